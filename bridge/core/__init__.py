@@ -1,0 +1,1 @@
+"""Values, vocabulary and pure functions. The only room that a connector may import; nothing here does I/O."""

@@ -1,0 +1,290 @@
+"""The values that are handed on, and what a connector has to offer.
+
+    Inbound → Verified → Notice → Event → Message → Outcome
+
+A source connector is a module `source.py` whose top-level functions satisfy `Source`; a target connector is a module
+`target.py` that satisfies `Target`, or a manifest alone. All of them are pure: no network, no clock, no database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Protocol
+
+from bridge.core.events import Event, Json
+from bridge.core.payload import Payload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One source or target of bridge.yaml. `options` is checked against the manifest's schema, defaults filled in."""
+
+    name: str
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    api: Mapping[str, Any] | None = field(default=None, repr=False)
+
+
+# --- sources ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inbound:
+    """A request as it arrived. Header names are lower case; `id` is ours and grows with time."""
+
+    id: str
+    source: str
+    received_at: datetime
+    headers: Mapping[str, str]
+    query: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """Proven to come from the platform; the only value that may be stored and parsed.
+
+    `proof` says how, in words for people: which secret matched (counted from 1) and in which mode.
+    Two deliveries with one `dedupe_key` that arrive within `dedupe_window` of each other are the same one.
+    """
+
+    inbound: Inbound
+    proof: str
+    dedupe_key: str
+    dedupe_window: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Challenge:
+    """A call that only wants an answer (verification, installation …): `200` with `answer`, nothing is forwarded.
+
+    With `keep` the call was proven genuine and is stored all the same, so that somebody can see that it came.
+    """
+
+    reason: str
+    answer: Json = field(default_factory=lambda: {"status": "ignored"})
+    keep: Verified | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """One native event; a delivery may hold several.
+
+    `kind` is the key of the manifest's table of kinds, or, for a kind that is not in it, the platform's own word.
+    `key` must differ between two happenings whose payloads are equal (see `events.event_id`).
+    `occurred_at` is None when the platform does not say when.
+    """
+
+    kind: str
+    payload: Payload
+    tenant: str
+    key: str
+    action: str | None = None
+    occurred_at: datetime | None = None
+    sequence: int | None = None
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRequest:
+    """A form POST that answers with a JSON object holding an access token and its life in seconds."""
+
+    url: str
+    form: Mapping[str, str] = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiAccess:
+    """How to reach a platform's API: base URL without a final slash, fixed headers, and how to get a bearer token."""
+
+    base_url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    token: TokenRequest | None = None
+
+
+class SourceApi(Protocol):
+    """A platform's API as `enrich` sees it: authenticated, timed, counted, and cached for `keep` seconds if asked.
+
+    Both calls give the JSON answer of a 2xx, or None for a 404. Anything else raises SourceUnavailable.
+    """
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def now(self) -> datetime: ...
+    def get(self, path: str, query: Mapping[str, str] | None = None, *, keep: float = 0) -> Payload | None: ...
+    def post(self, path: str, body: Json, *, keep: float = 0) -> Payload | None: ...
+
+
+class Source(Protocol):
+    """What `connectors/<system>/source.py` offers."""
+
+    def verify(self, inbound: Inbound, settings: Settings) -> Verified | Challenge:
+        """Prove that the raw bytes come from the platform, or raise NotGenuine."""
+
+    def parse(self, verified: Verified, settings: Settings) -> Iterable[Notice]:
+        """Split a delivery into native events, or raise PayloadError."""
+
+    def normalise(self, notice: Notice, settings: Settings) -> Event:
+        """One canonical event from one notice whose kind is in the manifest."""
+
+    def access(self, settings: Settings) -> ApiAccess | None:
+        """How to reach the platform's API with these settings; None when they name none."""
+
+    def enrich(self, event: Event, api: SourceApi) -> Iterable[Event]:
+        """Complete an event over the platform's API; may fan out, and may change the type to the present truth."""
+
+
+# --- targets ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One event for one target as a mapping rendered it. `key` is the idempotency key; `attempt` counts from 1."""
+
+    key: str
+    mapping: str
+    mapping_version: str
+    target: str
+    operation: str
+    params: Json
+    event: Json
+    attempt: int
+    sent_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What goes on the wire. `url` is absolute; the body is exactly these bytes."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What came back, the body cut at the cap. Header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Verdict(StrEnum):
+    """What an answer means; what happens next hangs on it."""
+
+    OK = "ok"
+    DUPLICATE = "duplicate"
+    SUPERSEDED = "superseded"
+    RETRY = "retry"
+    THROTTLED = "throttled"
+    AUTH = "auth"
+    PERMANENT = "permanent"
+    GONE = "gone"
+    PARTIAL = "partial"
+    AMBIGUOUS = "ambiguous"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """A verdict with its reason in words, the target's own id for what it stored, and how long it asked us to wait."""
+
+    verdict: Verdict
+    reason: str
+    target_id: str | None = None
+    retry_after: float | None = None
+
+
+class Target(Protocol):
+    """What `connectors/<system>/target.py` offers; a target whose manifest says everything needs none."""
+
+    def prepare(self, message: Message, settings: Settings) -> Request:
+        """The request for a message, or TargetError."""
+
+    def judge(self, answer: Answer, message: Message, settings: Settings) -> Outcome:
+        """What the target's answer means."""
+
+
+# --- simulators -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendingRule:
+    """How a platform delivers: what it takes for success, its timeout, and its pauses before retries, in seconds."""
+
+    success: range
+    timeout: float
+    retries: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One webhook that a simulated platform has to deliver: its kind and the JSON body, not yet signed or dated."""
+
+    kind: str
+    body: Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedCall:
+    """One attempt at a call: exact bytes and headers."""
+
+    headers: Mapping[str, str]
+    body: bytes
+    query: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiCall:
+    """A request to a simulated platform's API. Header names are lower case; `form` or `json` is the decoded body."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    form: Mapping[str, str]
+    json: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiReply:
+    """A simulated API's answer; `json` unless `text` is given."""
+
+    status: int = 200
+    json: Any = None
+    text: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class SimulatedPlatform(Protocol):
+    """A platform with its people, exams and classes, made from a seed: webhooks and API tell the same story."""
+
+    def day(self) -> Iterator[Call]:
+        """An endless realistic day, one call after the other."""
+
+    def sample(self, kind: str) -> Call:
+        """One call of a kind. Raises KeyError for a kind that the platform does not have."""
+
+    def sign(self, call: Call, secret: str, *, attempt: int, now: datetime) -> SignedCall:
+        """The bytes and headers of one attempt (counted from 1), signed as the platform signs."""
+
+    def answer(self, call: ApiCall) -> ApiReply:
+        """The platform's API."""
+
+
+class Simulator(Protocol):
+    """What `connectors/<system>/simulator.py` offers."""
+
+    RULE: SendingRule
+
+    def platform(self, seed: int = 1, people: int = 200) -> SimulatedPlatform:
+        """A platform of its own, the same for the same seed."""
+
+    def settings(self, secret: str, api_url: str) -> Json:
+        """The entry of bridge.yaml's `sources` that fits a simulated platform at this address."""
