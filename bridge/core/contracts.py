@@ -70,6 +70,18 @@ class Challenge:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """A delivery to be kept. `ignored` ones (verification calls and the like) were answered so, and are kept to be seen.
+
+    `clock` is the host's monotonic time in nanoseconds when it arrived: it orders deliveries of several processes.
+    """
+
+    verified: Verified
+    ignored: bool = False
+    clock: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
     """One native event; a delivery may hold several.
 

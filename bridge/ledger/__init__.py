@@ -1,0 +1,1 @@
+"""The only truth about what happened: deliveries, events, messages, attempts. SQLAlchemy Core, no ORM."""

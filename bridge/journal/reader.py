@@ -1,0 +1,93 @@
+"""Reading segments, of living and of dead processes, without ever taking a half-written record for a whole one."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bridge.core.contracts import Accepted
+from bridge.journal.record import MAGIC, resume, scan
+
+_HEADER_BYTES: Final = 12
+_PIECE: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Records of one segment from an offset on; `finished` means that nobody will ever add to it.
+
+    `damaged` counts torn places in a finished segment behind which whole records stood: more than a power cut does.
+    """
+
+    segment: str
+    records: tuple[tuple[Accepted, int], ...]
+    finished: bool
+    damaged: int = 0
+
+
+def segments(folder: Path) -> list[Path]:
+    """All segments, oldest first."""
+    return sorted(folder.glob("*.seg")) if folder.is_dir() else []
+
+
+def read(path: Path, offset: int, until: int) -> Found:
+    """What stands in a segment behind `offset` and came in before the monotonic time `until` (in nanoseconds).
+
+    The limit keeps the order between processes: a record that is later than the moment at which reading began waits
+    for the next round, because an earlier one may stand in a segment that was read before it.
+    """
+    abandoned = _abandoned(path)  # asked first: what a dead process wrote is all there by now
+    offset = max(offset, len(MAGIC))
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        data = os.pread(file.fileno(), _HEADER_BYTES, offset)
+        if any(data):
+            data = os.pread(file.fileno(), _PIECE, offset)
+            if scan(data, offset).ending == "cut" and not scan(data, offset).records:  # larger than a piece
+                data = os.pread(file.fileno(), size - offset, offset)
+    piece = scan(data, offset)
+    whole = piece.ending != "cut" or offset + len(data) >= size
+    if not abandoned:
+        early = tuple(entry for entry in piece.records if entry[0].clock <= until)
+        sealed = piece.ending == "sealed" and len(early) == len(piece.records)
+        return Found(segment=path.name, records=early, finished=sealed)
+    if piece.ending == "torn" and not piece.records:
+        return _behind_torn(path, offset)
+    return Found(segment=path.name, records=piece.records, finished=whole and piece.ending != "torn")
+
+
+def _behind_torn(path: Path, offset: int) -> Found:
+    """A dead process's segment from a torn place on. Its last write was cut short, unless whole records follow."""
+    data = path.read_bytes()[offset:]
+    skip = resume(data)
+    if skip is None:
+        return Found(segment=path.name, records=(), finished=True)
+    return Found(segment=path.name, records=scan(data[skip:], offset + skip).records, finished=False, damaged=1)
+
+
+def _abandoned(path: Path) -> bool:
+    """Whether the process that wrote a segment is gone: its lock can be had."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+@contextmanager
+def sole_reader(folder: Path) -> Iterator[bool]:
+    """True while no other process of this host ships this folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "shipper.lock").open("w") as file:
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True

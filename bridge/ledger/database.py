@@ -1,0 +1,150 @@
+"""Opening the ledger, and the few places where SQLite and PostgreSQL differ."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import ColumnElement, Connection, Engine, Table, create_engine, event, func, literal_column
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
+_MIGRATION_LOCK: Final = 0x43414D50  # any number, the same for every process that migrates
+
+
+class Ledger:
+    """A ledger that is open. `write` and `read` give connections inside a transaction; both are safe from threads."""
+
+    def __init__(self, url: str) -> None:
+        self.engine = _engine(url)
+        self._sqlite = self.engine.dialect.name == "sqlite"
+        # SQLite has one writer at a time; threads of one process queue up here, where waiting is fair and cheap.
+        self._writing = threading.Lock() if self._sqlite else contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction that commits at the end, or rolls back on an error."""
+        with (
+            self._writing,
+            self.engine.connect().execution_options(sqlite_immediate=True) as connection,
+            connection.begin(),
+        ):
+            yield connection
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One consistent view."""
+        with self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    def upgrade(self) -> None:
+        """Bring the tables to the present version; several processes may call this at once."""
+        config = _alembic(self.engine)
+        with self.engine.connect() as connection:
+            if not self._sqlite:
+                connection.execute(func.pg_advisory_lock(_MIGRATION_LOCK).select())
+                connection.commit()
+            with connection.execution_options(sqlite_immediate=True).begin():
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+            if not self._sqlite:
+                connection.execute(func.pg_advisory_unlock(_MIGRATION_LOCK).select())
+                connection.commit()
+
+    def is_current(self) -> bool:
+        """Whether the tables have the version that this code expects."""
+        with self.read() as connection:
+            present = MigrationContext.configure(connection).get_current_revision()
+        return present == ScriptDirectory(str(_MIGRATIONS)).get_current_head()
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _engine(url: str) -> Engine:
+    parsed = make_url(url)
+    if parsed.drivername == "sqlite":
+        if parsed.database:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(parsed, connect_args={"timeout": 30}, pool_size=32, max_overflow=32)
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    return create_engine(
+        parsed.set(drivername="postgresql+psycopg"),
+        pool_size=16,
+        max_overflow=16,
+        pool_pre_ping=False,
+        connect_args={"connect_timeout": 5, "prepare_threshold": 3},
+    )
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "temp_store = MEMORY"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    immediate = connection.get_execution_options().get("sqlite_immediate")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def _alembic(engine: Engine) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.set_main_option("sqlalchemy.url", engine.url.render_as_string(hide_password=False).replace("%", "%%"))
+    return config
+
+
+def database_now(connection: Connection) -> ColumnElement[int]:
+    """The database's own clock in milliseconds: leases of several machines must not hang on their clocks."""
+    if connection.dialect.name == "sqlite":
+        return literal_column("cast((julianday('now') - 2440587.5) * 86400000 as integer)")
+    return literal_column("cast(extract(epoch from clock_timestamp()) * 1000 as bigint)")
+
+
+def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], returning: str) -> list[Any]:
+    """Insert the rows that break no unique constraint; the `returning` values of those that went in."""
+    if not rows:
+        return []
+    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    statement = insert(table).on_conflict_do_nothing().returning(table.c[returning])
+    return list(connection.execute(statement, list(rows)).scalars())
+
+
+def upsert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], *, add: Sequence[str] = ()) -> None:
+    """Insert rows or, where the primary key stands already, put the new values there; columns in `add` are summed."""
+    if not rows:
+        return
+    insert = (sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert)(table)
+    key = [column.name for column in table.primary_key]
+    changes = {
+        name: table.c[name] + insert.excluded[name] if name in add else insert.excluded[name]
+        for name in rows[0]
+        if name not in key
+    }
+    connection.execute(insert.on_conflict_do_update(index_elements=key, set_=changes), list(rows))
+
+
+def unreachable(error: DBAPIError) -> bool:
+    """Whether waiting may help: the database is away, locked or shutting down."""
+    return error.connection_invalidated or type(error).__name__ in ("OperationalError", "InterfaceError")
+
+
+def milliseconds(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
+
+
+def moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -1,0 +1,197 @@
+"""The end of the process stage: events and messages go in, and the delivery is closed, in one transaction."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from sqlalchemy import Connection, bindparam, update
+
+from bridge.core.events import Event, Json
+from bridge.ledger.database import Ledger, insert_new, milliseconds
+from bridge.ledger.figures import count
+from bridge.ledger.lanes import Lease, put_off, register, renew
+from bridge.ledger.tables import deliveries_in, events, messages
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEvent:
+    """A canonical event of a source (by its name in bridge.yaml), and the story of how it came about."""
+
+    event: Event
+    source: str
+    trace: Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewMessage:
+    """A rendered message, or, with status "dead", one that could not be rendered."""
+
+    key: str
+    event_id: str
+    mapping: str
+    mapping_version: str
+    target: str
+    operation: str
+    params: Json
+    lane: str
+    order_key: str
+    state: bool
+    latest_only: bool
+    time_ms: int
+    sequence: int | None
+    status: Literal["waiting", "dead"] = "waiting"
+    step: Literal["map", "deliver"] = "deliver"
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Processed:
+    """A delivery that became these events and messages. `replay` lets known events and messages go out again."""
+
+    seq: int
+    source: str
+    events: Sequence[NewEvent]
+    messages: Sequence[NewMessage]
+    replay: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostponedDelivery:
+    """A delivery that waits for a platform's API; `due_ms` is when to ask again."""
+
+    seq: int
+    order_key: str
+    due_ms: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadDelivery:
+    """A delivery that our own code cannot process; a replay takes it up again after a fix."""
+
+    seq: int
+    source: str
+    reason: str
+
+
+def finish(
+    ledger: Ledger,
+    lease: Lease,
+    processed: Sequence[Processed],
+    postponed: Sequence[PostponedDelivery] = (),
+    dead: Sequence[DeadDelivery] = (),
+) -> set[str]:
+    """Commit the results of one batch. Gives the lanes to wake. Raises LeaseLost: then nothing was written."""
+    with ledger.write() as connection:
+        renew(connection, lease)
+        lanes = _store(connection, processed)
+        _close(connection, [(entry.seq, "done", None) for entry in processed])
+        _close(connection, [(entry.seq, "dead", entry.reason) for entry in dead])
+        for entry in postponed:
+            connection.execute(
+                update(deliveries_in)
+                .where(deliveries_in.c.seq == entry.seq)
+                .values(due_ms=entry.due_ms, reason=entry.reason, starts=0, attempts=deliveries_in.c.attempts + 1)
+            )
+        put_off(connection, deliveries_in, ((entry.order_key, entry.due_ms) for entry in postponed))
+        count(connection, Counter((f"source:{entry.source}", "dead") for entry in dead))
+    return lanes
+
+
+def _store(connection: Connection, processed: Sequence[Processed]) -> set[str]:
+    now = _now()
+    rows = [_event_row(entry.seq, event) for entry in processed for event in entry.events]
+    fresh = set(insert_new(connection, events, rows, "id"))
+    again = {event.event.id for entry in processed if entry.replay for event in entry.events} - fresh
+    for row in rows:
+        if row["id"] in again:
+            connection.execute(update(events).where(events.c.id == row["id"]).values(row))
+    wanted = [message for entry in processed for message in entry.messages if message.event_id in fresh | again]
+    new = set(insert_new(connection, messages, [message_row(message, now) for message in wanted], "key"))
+    send_again(connection, [message for message in wanted if message.key not in new], now)
+
+    figures: Counter[tuple[str, str]] = Counter()
+    for entry in processed:
+        for event in entry.events:
+            figures[f"source:{entry.source}", "events" if event.event.id in fresh else "known_events"] += 1
+            if event.event.type == "source.unmapped" and event.event.id in fresh:
+                figures[f"source:{entry.source}", "unmapped"] += 1
+    for message in wanted:
+        figures[f"target:{message.target}", "messages" if message.key in new else "replayed"] += 1
+        if message.status == "dead":
+            figures[f"target:{message.target}", "dead"] += 1
+    count(connection, figures)
+    lanes = {message.lane for message in wanted if message.status == "waiting"}
+    register(connection, lanes)
+    return lanes
+
+
+def send_again(connection: Connection, known: Iterable[NewMessage], now: int) -> None:
+    """Messages that stand in the ledger already go out once more, under the same key, as they are rendered now."""
+    for message in known:
+        values = message_row(message, now)
+        del values["created_ms"]
+        connection.execute(update(messages).where(messages.c.key == message.key).values(values))
+
+
+def message_row(message: NewMessage, now: int) -> dict[str, Any]:
+    """The row of a message that has not been tried yet."""
+    return {
+        "key": message.key,
+        "event_id": message.event_id,
+        "mapping": message.mapping,
+        "mapping_version": message.mapping_version,
+        "target": message.target,
+        "operation": message.operation,
+        "params": json.dumps(message.params),
+        "lane": message.lane,
+        "order_key": message.order_key,
+        "state": message.state,
+        "latest_only": message.latest_only,
+        "time_ms": message.time_ms,
+        "sequence": message.sequence,
+        "status": message.status,
+        "due_ms": now,
+        "starts": 0,
+        "attempts": 0,
+        "created_ms": now,
+        "step": message.step,
+        "reason": message.reason,
+        "finished_ms": now if message.status == "dead" else None,
+    }
+
+
+def _event_row(delivery_seq: int, new: NewEvent) -> dict[str, Any]:
+    event = new.event
+    return {
+        "id": event.id,
+        "delivery_seq": delivery_seq,
+        "source": new.source,
+        "type": event.type,
+        "subject": event.subject,
+        "state_key": event.state_key,
+        "time_ms": milliseconds(event.time),
+        "recorded_ms": milliseconds(event.recordedtime),
+        "body": json.dumps(event.to_json()),
+        "trace": json.dumps(new.trace),
+    }
+
+
+def _close(connection: Connection, closed: Sequence[tuple[int, str, str | None]]) -> None:
+    if closed:
+        statement = update(deliveries_in).where(deliveries_in.c.seq == bindparam("row"))
+        connection.execute(
+            statement.values(
+                status=bindparam("new_status"), reason=bindparam("new_reason"), finished_ms=_now(), replay=False
+            ),
+            [{"row": seq, "new_status": status, "new_reason": reason} for seq, status, reason in closed],
+        )
+
+
+def _now() -> int:
+    return milliseconds(datetime.now(UTC))

@@ -1,0 +1,190 @@
+"""The ledger's tables. Times are whole milliseconds since 1970 UTC; JSON is kept as text, bytes as bytes.
+
+    deliveries_in ──▶ events ──▶ messages ──▶ attempts
+
+Rows that are still to be worked on have status `waiting`. All hot queries go through partial indexes on that status, so
+their cost does not grow with the number of finished rows.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata: Final = MetaData()
+
+_key = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only a plain INTEGER key
+_WAITING: Final = text("status = 'waiting'")
+
+deliveries_in: Final = Table(
+    "deliveries_in",
+    metadata,
+    Column("seq", _key, primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("source", Text, nullable=False),
+    Column("received_ms", BigInteger, nullable=False),
+    Column("headers", Text, nullable=False),
+    Column("query", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("proof", Text, nullable=False),
+    Column("ignored", Boolean, nullable=False),
+    Column("dedupe_key", Text, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("repeats", Integer, nullable=False),
+    Column("lane", Text, nullable=False),
+    Column("order_key", Text, nullable=False),
+    Column("status", Text, nullable=False),  # waiting · done · dead
+    Column("due_ms", BigInteger, nullable=False),
+    Column("starts", Integer, nullable=False),  # counted when work begins: what kills its worker is counted too
+    Column("attempts", Integer, nullable=False),
+    Column("replay", Boolean, nullable=False),
+    Column("reason", Text),
+    Column("finished_ms", BigInteger),
+    UniqueConstraint("source", "dedupe_key", "generation"),
+    Index("deliveries_waiting_lane", "lane", "seq", sqlite_where=_WAITING, postgresql_where=_WAITING),
+    Index("deliveries_waiting_order", "order_key", "seq", sqlite_where=_WAITING, postgresql_where=_WAITING),
+    Index("deliveries_waiting_age", "received_ms", sqlite_where=_WAITING, postgresql_where=_WAITING),
+)
+"""One row per genuine delivery. `generation` counts deliveries with one dedupe key whose windows do not overlap."""
+
+repeats: Final = Table(
+    "repeats",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("delivery_seq", _key, nullable=False, index=True),
+    Column("received_ms", BigInteger, nullable=False),
+)
+"""A delivery that was recognised as a repeat of another."""
+
+events: Final = Table(
+    "events",
+    metadata,
+    Column("cursor", _key, primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("delivery_seq", _key, nullable=False, index=True),
+    Column("source", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("state_key", Text, nullable=False),
+    Column("time_ms", BigInteger, nullable=False),
+    Column("recorded_ms", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("trace", Text, nullable=False),
+)
+"""Canonical events. `trace` is the story of enrichment and matching, for people."""
+
+messages: Final = Table(
+    "messages",
+    metadata,
+    Column("seq", _key, primary_key=True, autoincrement=True),
+    Column("key", Text, nullable=False, unique=True),
+    Column("event_id", Text, nullable=False, index=True),
+    Column("mapping", Text, nullable=False),
+    Column("mapping_version", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("operation", Text, nullable=False),
+    Column("params", Text, nullable=False),
+    Column("lane", Text, nullable=False),
+    Column("order_key", Text, nullable=False),
+    Column("state", Boolean, nullable=False),
+    Column("latest_only", Boolean, nullable=False),
+    Column("time_ms", BigInteger, nullable=False),
+    Column("sequence", BigInteger),
+    Column("status", Text, nullable=False),  # waiting · delivered · superseded · dead · held · discarded
+    Column("due_ms", BigInteger, nullable=False),
+    Column("starts", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("step", Text, nullable=False),  # map · prepare · deliver: where it is, or where it died
+    Column("reason", Text),
+    Column("target_id", Text),
+    Column("finished_ms", BigInteger),
+    Index("messages_waiting_lane", "lane", "seq", sqlite_where=_WAITING, postgresql_where=_WAITING),
+    Index("messages_waiting_order", "order_key", "seq", sqlite_where=_WAITING, postgresql_where=_WAITING),
+    Index("messages_waiting_age", "created_ms", sqlite_where=_WAITING, postgresql_where=_WAITING),
+    Index(
+        "messages_for_people",
+        "status",
+        "seq",
+        sqlite_where=text("status in ('dead', 'held')"),
+        postgresql_where=text("status in ('dead', 'held')"),
+    ),
+)
+"""One event for one target as a mapping rendered it; `key` is the idempotency key."""
+
+attempts: Final = Table(
+    "attempts",
+    metadata,
+    Column("seq", _key, primary_key=True, autoincrement=True),
+    Column("message_key", Text, nullable=False, index=True),
+    Column("number", Integer, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("took_ms", Integer, nullable=False),
+    Column("verdict", Text, nullable=False),
+    Column("status", Integer),
+    Column("reason", Text, nullable=False),
+)
+"""Every answer, or its absence, of a target."""
+
+subject_heads: Final = Table(
+    "subject_heads",
+    metadata,
+    Column("order_key", Text, primary_key=True),
+    Column("time_ms", BigInteger, nullable=False),
+    Column("sequence", BigInteger),
+    Column("message_key", Text, nullable=False),
+)
+"""The newest state that a target got, per mapping and state key."""
+
+lanes: Final = Table(
+    "lanes",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("token", BigInteger, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("until_ms", BigInteger, nullable=False),
+)
+"""Who works on a lane, and until when. `token` grows with every new owner and fences off the one before."""
+
+journal_positions: Final = Table(
+    "journal_positions",
+    metadata,
+    Column("segment", Text, primary_key=True),
+    Column("position", BigInteger, nullable=False),
+)
+"""Up to where a journal segment is in the ledger; written in the transaction that brought it there."""
+
+figures: Final = Table(
+    "figures",
+    metadata,
+    Column("day", Text, primary_key=True),  # YYYY-MM-DD in UTC
+    Column("subject", Text, primary_key=True),  # source:<name> · target:<name>
+    Column("figure", Text, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+)
+"""Counts per day, so that no page and no report has to count rows."""
+
+audit: Final = Table(
+    "audit",
+    metadata,
+    Column("seq", _key, primary_key=True, autoincrement=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("object", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+)
+"""What people did by hand."""
