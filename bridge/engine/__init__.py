@@ -1,0 +1,1 @@
+"""RQ over the ledger: hints wake lanes, workers run them, the shipper and the sweeper feed them."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import json
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,3 +94,26 @@ def sole_reader(folder: Path) -> Iterator[bool]:
             yield False
             return
         yield True
+
+
+def note_shipped(folder: Path, positions: Mapping[str, int]) -> None:
+    """Leave word how far the ledger has got, for figures that must not hang on the database. Only a hint."""
+    fresh = folder / "shipped.json.new"
+    fresh.write_text(json.dumps(dict(positions)), "utf-8")
+    fresh.rename(folder / "shipped.json")
+
+
+def oldest_record(folder: Path) -> float | None:
+    """When (in seconds since 1970) the oldest record came in that is not known to be in the ledger."""
+    try:
+        positions = json.loads((folder / "shipped.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        positions = {}
+    oldest: float | None = None
+    for path in segments(folder):
+        with contextlib.suppress(FileNotFoundError):  # shipped and deleted meanwhile
+            records = read(path, positions.get(path.name, 0), time.monotonic_ns()).records
+            if records:
+                arrived = records[0][0].verified.inbound.received_at.timestamp()
+                oldest = arrived if oldest is None else min(oldest, arrived)
+    return oldest

@@ -1,4 +1,4 @@
-"""Appending to a process's own segment: one write and one fdatasync, and the bytes are safe."""
+"""Appending to a process's own segment: a write and an fdatasync, and the bytes are safe."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ZEROS: Final = bytes(1024 * 1024)
 
 
 class JournalWriter:
-    """One process's segment. Safe to share between threads; after a fork every process gets a segment of its own.
+    """One process's segment after the other. Threads share it, and one sync serves all that wrote before it began.
 
     Segments are filled with zeros beforehand, so that a sync has no file size to write down. A segment in which
     anything failed is left as it is and never written again: whether the failed record is in it, nobody knows.
@@ -31,69 +31,132 @@ class JournalWriter:
         self._folder = folder
         self._segment_bytes = segment_bytes
         self._lock = threading.Lock()
-        self._owner = 0
-        self._descriptor = -1
-        self._offset = 0
+        self._segment: _Segment | None = None
 
     def append(self, accepted: Accepted) -> None:
         """Return when the record is on stable storage. Raises StorageUnavailable: then nothing was promised."""
         record = encode(accepted)
-        with self._lock:
+        try:
+            with self._lock:
+                segment = self._segment_for(len(record))
+                ticket = segment.write(record)
             try:
-                self._make_room(len(record))
-                written = os.pwrite(self._descriptor, record, self._offset)
-                if written != len(record):
-                    raise OSError("short write")
-                os.fdatasync(self._descriptor)
-            except OSError as error:
-                self._abandon()
-                raise StorageUnavailable(f"the journal cannot be written: {error.strerror or error}") from error
-            self._offset += len(record)
+                segment.sync(ticket)
+            finally:
+                with self._lock:
+                    segment.leave()
+        except OSError as error:
+            with self._lock:
+                self._retire()
+            raise StorageUnavailable(f"the journal cannot be written: {error.strerror or error}") from error
 
     def close(self) -> None:
         """Leave the segment to the shipper."""
         with self._lock:
-            self._seal()
+            self._retire()
 
-    def _make_room(self, length: int) -> None:
-        if self._owner != os.getpid():
-            self._descriptor = -1  # the parent's segment stays the parent's
-        if self._descriptor >= 0 and self._offset + length + len(SEAL) <= self._segment_bytes:
-            return
-        self._seal()
-        self._open(max(self._segment_bytes, len(MAGIC) + length + len(SEAL)))
+    def _segment_for(self, length: int) -> _Segment:
+        segment = self._segment
+        if segment is not None and segment.owner != os.getpid():
+            segment = self._segment = None  # after a fork: the parent's segment stays the parent's
+        if segment is None or not segment.has_room(length):
+            self._retire()
+            segment = self._segment = _create(self._folder, max(self._segment_bytes, length + 64))
+        return segment
 
-    def _open(self, size: int) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        name = f"{socket.gethostname()}-{time.time_ns():020d}-{os.getpid()}-{secrets.token_hex(2)}"
-        fresh = self._folder / f"{name}.new"
-        descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    def _retire(self) -> None:
+        if self._segment is not None:
+            self._segment.retire()
+            self._segment = None
+
+
+class _Segment:
+    """A file that this process alone writes. All but `sync` is called under the writer's lock."""
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self.owner = os.getpid()
+        self._descriptor = descriptor
+        self._size = size
+        self._offset = len(MAGIC)
+        self._synced = 0
+        self._failed = False
+        self._inside = 0
+        self._retired = False
+        self._syncing = threading.Lock()
+
+    def has_room(self, length: int) -> bool:
+        return not self._failed and self._offset + length + len(SEAL) <= self._size
+
+    def write(self, record: bytes) -> int:
+        """The offset behind the record: the ticket to `sync` with."""
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held for life: who gets it knows that we are gone
-            for start in range(0, size, len(_ZEROS)):
-                os.pwrite(descriptor, _ZEROS[: min(len(_ZEROS), size - start)], start)
-            os.pwrite(descriptor, MAGIC, 0)
-            os.fsync(descriptor)
-            fresh.rename(self._folder / f"{name}.seg")
-            sync_folder(self._folder)
+            if os.pwrite(self._descriptor, record, self._offset) != len(record):
+                raise OSError("short write")
         except OSError:
-            os.close(descriptor)
-            with contextlib.suppress(OSError):
-                fresh.unlink(missing_ok=True)
+            self._failed = True
             raise
-        self._owner, self._descriptor, self._offset = os.getpid(), descriptor, len(MAGIC)
+        self._offset += len(record)
+        self._inside += 1
+        return self._offset
 
-    def _seal(self) -> None:
-        if self._descriptor >= 0 and self._owner == os.getpid():
+    def sync(self, ticket: int) -> None:
+        """Return when everything up to the ticket is on stable storage; often somebody else's sync did it already."""
+        with self._syncing:
+            if self._synced >= ticket:
+                return
+            if self._failed:
+                raise OSError("an earlier sync failed")
+            reach = self._offset
+            try:
+                os.fdatasync(self._descriptor)
+            except OSError:
+                self._failed = True
+                raise
+            self._synced = reach
+
+    def leave(self) -> None:
+        self._inside -= 1
+        self._close_if_last()
+
+    def retire(self) -> None:
+        """No more records; the file is closed, and its lock with it, when the last one inside has left."""
+        if self._retired:
+            return
+        self._retired = True
+        if not self._failed:
             with contextlib.suppress(OSError):
                 os.pwrite(self._descriptor, SEAL, self._offset)
-            self._abandon()
+        self._close_if_last()
 
-    def _abandon(self) -> None:
-        if self._descriptor >= 0:
+    def _close_if_last(self) -> None:
+        if self._retired and not self._inside and self._descriptor >= 0:
             with contextlib.suppress(OSError):
                 os.close(self._descriptor)
-        self._descriptor = -1
+            self._descriptor = -1
+
+
+def _create(folder: Path, size: int) -> _Segment:
+    """A new segment, zeros all through. Its lock is held for life: who can get it knows that its writer is gone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{time.time_ns():020d}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+    fresh = folder / f"{name}.new"
+    descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for start in range(0, size, len(_ZEROS)):
+            piece = _ZEROS[: min(len(_ZEROS), size - start)]
+            if os.pwrite(descriptor, piece, start) != len(piece):
+                raise OSError("short write")
+        os.pwrite(descriptor, MAGIC, 0)
+        os.fsync(descriptor)
+        fresh.rename(folder / f"{name}.seg")
+        sync_folder(folder)
+    except OSError:
+        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        raise
+    return _Segment(descriptor, size)
 
 
 def sync_folder(folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,16 +26,16 @@ class Arrival:
     order_key: str
 
 
-def accept(ledger: Ledger, arrivals: Sequence[Arrival], *, position: tuple[str, int] | None = None) -> set[str]:
-    """Store deliveries, and with them how far the journal segment they came from is read. Gives the lanes to wake.
+def accept(ledger: Ledger, arrivals: Sequence[Arrival], reached: Mapping[str, int] | None = None) -> set[str]:
+    """Store deliveries, and with them how far the journal segments they came from are read. Gives the lanes to wake.
 
     A delivery with the dedupe key of one that came within its window is a repeat. It gets no row of its own; if the
     first one is not finished it is due at once.
     """
     with ledger.write() as connection:
         lanes = _store(connection, arrivals)
-        if position is not None:
-            upsert(connection, journal_positions, [{"segment": position[0], "position": position[1]}])
+        rows = [{"segment": segment, "position": position} for segment, position in (reached or {}).items()]
+        upsert(connection, journal_positions, rows)
     return lanes
 
 

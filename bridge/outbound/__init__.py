@@ -1,0 +1,1 @@
+"""The one room for outgoing HTTP: every request passes the guard, token fetches and enrichment included."""

@@ -1,0 +1,45 @@
+"""The figures of `/metrics`. All processes of a host add to them through files in `PROMETHEUS_MULTIPROC_DIR`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+
+RECEIVED: Final = Counter("bridge_received", "Requests at /hooks", ["source", "outcome"])
+PROOFS: Final = Counter("bridge_proofs", "Which secret, in which mode, proved a delivery genuine", ["source", "proof"])
+EVENTS: Final = Counter("bridge_events", "Canonical events made", ["source", "type"])
+ENRICHED: Final = Counter("bridge_enriched", "Events by the result of their enrichment", ["source", "enrichment"])
+DELIVERIES: Final = Counter("bridge_deliveries", "Attempts at a target by what came of them", ["target", "outcome"])
+DELIVERY_SECONDS: Final = Histogram(
+    "bridge_delivery_seconds",
+    "From the arrival of a webhook to its delivery at a target",
+    ["target"],
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 86400),
+)
+
+
+def exposition(oldest: dict[str, float]) -> bytes:
+    """The Prometheus text of all processes, with the age in seconds of each stage's oldest unfinished row."""
+    registry = CollectorRegistry()
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        multiprocess.MultiProcessCollector(registry)
+    else:
+        for metric in (RECEIVED, PROOFS, EVENTS, ENRICHED, DELIVERIES, DELIVERY_SECONDS):
+            registry.register(metric)
+    own = CollectorRegistry()
+    ages = Gauge("bridge_oldest_unfinished_seconds", "Age of the oldest unfinished row", ["stage"], registry=own)
+    for stage, age in oldest.items():
+        ages.labels(stage).set(age)
+    return generate_latest(registry) + generate_latest(own)
+
+
+def share_between_processes(folder: Path, *, fresh: bool = False) -> None:
+    """Choose the folder for the figures. Must be called before this module is imported; `fresh` starts from zero."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if fresh:
+        for file in folder.glob("*.db"):
+            file.unlink(missing_ok=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)

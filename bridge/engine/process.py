@@ -1,0 +1,177 @@
+"""The process stage: deliveries become events, events become messages."""
+
+from __future__ import annotations
+
+import json
+import random
+import traceback
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import structlog
+from jsonschema_rs import Draft202012Validator
+from sqlalchemy import Row
+
+from bridge.core.contracts import Inbound, Verified
+from bridge.core.errors import MappingError, SourceUnavailable
+from bridge.core.events import Event, Json
+from bridge.engine.batches import MAX_STARTS, chains, run_chains
+from bridge.engine.line import Line, SourceLine
+from bridge.engine.messages import dead_message, message_for
+from bridge.engine.metrics import ENRICHED, EVENTS
+from bridge.flow.process import enriched, events_of, given_up, retry_delay
+from bridge.ledger.database import milliseconds, moment
+from bridge.ledger.lanes import Lease
+from bridge.ledger.processing import DeadDelivery, NewEvent, NewMessage, PostponedDelivery, Processed, finish
+
+_NOT_CONFIGURED = timedelta(minutes=1)
+_log = structlog.get_logger(__name__)
+
+Worked = Processed | PostponedDelivery | DeadDelivery
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessStage:
+    """Works on deliveries of one lane; enrichment of different subjects waits at the same time."""
+
+    line: Line
+    pool: ThreadPoolExecutor
+    batch: int = 100
+
+    def work(self, lease: Lease, rows: Sequence[Row[Any]]) -> None:
+        """Process a batch and commit it. Raises LeaseLost."""
+        run_chains(self.pool, chains(rows), self._chain, lambda results: self._commit(lease, results))
+
+    def _chain(self, rows: list[Row[Any]]) -> list[Worked]:
+        """One subject's deliveries in order; those behind one that has to wait stay where they are."""
+        results: list[Worked] = []
+        for row in rows:
+            results.append(self._one(row))
+            if isinstance(results[-1], PostponedDelivery):
+                break
+        return results
+
+    def _one(self, row: Row[Any]) -> Worked:
+        source = self.line.sources.get(row.source)
+        if source is None:
+            return _postponed(row, _NOT_CONFIGURED, f"source {row.source} is not in bridge.yaml")
+        if row.starts >= MAX_STARTS:
+            return DeadDelivery(seq=row.seq, source=row.source, reason=f"its worker died {row.starts} times")
+        try:
+            return self._processed(row, source)
+        except SourceUnavailable as error:
+            return _postponed(row, retry_delay(row.attempts + 1, error.retry_after), error.reason)
+        except Exception as error:  # noqa: BLE001  a connector's bug: the bytes are kept, a replay follows the fix
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            reason = f"{type(error).__name__} in {frame.name} ({frame.filename.rpartition('/')[2]}:{frame.lineno})"
+            _log.error("not_processed", delivery=row.id, source=row.source, reason=reason)
+            return DeadDelivery(seq=row.seq, source=row.source, reason=reason)
+
+    def _processed(self, row: Row[Any], source: SourceLine) -> Processed:
+        out_of_time = datetime.now(UTC) >= moment(row.received_ms) + source.deadline
+        stored: list[NewEvent] = []
+        messages: list[NewMessage] = []
+        for event in events_of(source.connector, _verified(row), source.settings):
+            results, story = _completed(source, event, last_try=out_of_time)
+            for result in results:
+                new_messages, matching = self._messages(result, source.name)
+                trace = {
+                    "enrichment": story | {"result": result.enrichment, "waits": row.attempts},
+                    "mappings": matching,
+                }
+                stored.append(NewEvent(event=result, source=source.name, trace=trace))
+                messages.extend(new_messages)
+        return Processed(seq=row.seq, source=row.source, events=stored, messages=messages, replay=row.replay)
+
+    def _messages(self, event: Event, source: str) -> tuple[list[NewMessage], list[Json]]:
+        """The messages of all matching mappings, and why the others do not match. One broken mapping stops no other."""
+        document = event.to_json()
+        problem = _schema_problem(document)
+        if problem:
+            raise ValueError(f"the event is not valid: {problem}")
+        messages: list[NewMessage] = []
+        story: list[Json] = []
+        for mapping in self.line.mappings():
+            target = self.line.targets.get(mapping.target)
+            if target is None:
+                story.append({"mapping": mapping.name, "matched": False, "why": f"no target {mapping.target}"})
+                continue
+            try:
+                decision = mapping.consider(document, source)
+                if decision.matches:
+                    messages.append(message_for(event, document, mapping, target, source))
+            except MappingError as error:
+                _log.error("mapping_failed", mapping=mapping.name, field=error.field, event=event.id)
+                messages.append(dead_message(event, mapping, target, error))
+                story.append(
+                    {"mapping": mapping.name, "matched": True, "why": f"failed at {error.field}: {error.reason}"}
+                )
+                continue
+            story.append({"mapping": mapping.name, "matched": decision.matches, "why": decision.why})
+        return messages, story
+
+    def _commit(self, lease: Lease, results: list[Worked]) -> None:
+        processed = [result for result in results if isinstance(result, Processed)]
+        lanes = finish(
+            self.line.ledger,
+            lease,
+            processed,
+            [result for result in results if isinstance(result, PostponedDelivery)],
+            [result for result in results if isinstance(result, DeadDelivery)],
+        )
+        self.line.wake(lanes)
+        for result in processed:
+            for new in result.events:
+                EVENTS.labels(new.source, new.event.type).inc()
+                ENRICHED.labels(new.source, new.event.enrichment).inc()
+
+
+def _completed(source: SourceLine, event: Event, *, last_try: bool) -> tuple[list[Event], Json]:
+    """The event enriched, with the story of the calls. Raises SourceUnavailable unless this is the last try."""
+    api = source.api() if source.api is not None else None
+    try:
+        results = enriched(source.connector, event, api)
+    except SourceUnavailable as error:
+        if not last_try:
+            raise
+        results, reason = [given_up(event)], error.reason
+    else:
+        reason = ""
+    return results, {"calls": api.calls() if api is not None else [], "reason": reason}
+
+
+def _verified(row: Row[Any]) -> Verified:
+    inbound = Inbound(
+        id=row.id,
+        source=row.source,
+        received_at=moment(row.received_ms),
+        headers=json.loads(row.headers),
+        query=json.loads(row.query),
+        body=row.body,
+    )
+    return Verified(inbound=inbound, proof=row.proof, dedupe_key=row.dedupe_key, dedupe_window=timedelta(0))
+
+
+def _postponed(row: Row[Any], pause: timedelta, reason: str) -> PostponedDelivery:
+    spread = pause * random.uniform(1.0, 1.25)
+    due = milliseconds(datetime.now(UTC) + spread)
+    return PostponedDelivery(seq=row.seq, order_key=row.order_key, due_ms=due, reason=reason)
+
+
+@cache
+def _validator() -> Draft202012Validator:
+    schema = resources.files("bridge.core").joinpath("event.schema.json").read_text("utf-8")
+    return Draft202012Validator(json.loads(schema), validate_formats=True)
+
+
+def _schema_problem(document: Json) -> str | None:
+    """Where an event breaks the schema, without its values."""
+    if _validator().is_valid(document):
+        return None
+    error = next(iter(_validator().iter_errors(document)))
+    return "/".join(str(step) for step in error.instance_path) or "$"

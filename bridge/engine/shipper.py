@@ -1,0 +1,132 @@
+"""Moves journal records into the ledger: in order, many in one transaction, each exactly once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from bridge.core.contracts import Accepted, Settings, Verified
+from bridge.core.manifest import SourceConnector
+from bridge.engine.hints import Hints
+from bridge.flow.process import events_of
+from bridge.journal.reader import Found, note_shipped, read, segments, sole_reader
+from bridge.journal.writer import sync_folder
+from bridge.ledger.accepting import Arrival, accept, forget_positions, positions
+from bridge.ledger.database import Ledger
+from bridge.ledger.lanes import lane_of
+
+BATCH: Final = 500
+PROCESS_SHARDS: Final = 4
+_IDLE_SECONDS: Final = 0.02
+_STANDBY_SECONDS: Final = 1.0
+_PATIENCE_SECONDS: Final = 5.0
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lanes:
+    """Finds the lane of a delivery: those about one subject share one, so that they are processed in order."""
+
+    sources: Mapping[str, tuple[SourceConnector, Settings]]
+
+    def arrival(self, accepted: Accepted) -> Arrival:
+        """A delivery with its lane. One that nobody can read has a lane all the same: it is kept, not judged, here."""
+        inbound = accepted.verified.inbound
+        order_key = f"{inbound.source}|{self._subject(accepted.verified)}"
+        return Arrival(
+            accepted=accepted,
+            order_key=order_key,
+            lane=lane_of("process", inbound.source, order_key, PROCESS_SHARDS),
+        )
+
+    def _subject(self, verified: Verified) -> str:
+        known = self.sources.get(verified.inbound.source)
+        if known is None:
+            return verified.inbound.id
+        try:
+            events = events_of(known[0], verified, known[1])
+        except Exception:  # noqa: BLE001  a connector's bug shows where the delivery is processed, and stops nothing here
+            return verified.inbound.id
+        return events[0].subject if events else verified.inbound.id
+
+
+class Shipper:
+    """Reads all segments of this host's journal, its own and those of dead processes."""
+
+    def __init__(self, folder: Path, ledger: Ledger, lanes: Lanes, hints: Hints) -> None:
+        self._folder = folder
+        self._ledger = ledger
+        self._lanes = lanes
+        self._hints = hints
+        self._positions: dict[str, int] = {}
+
+    def run(self, stopping: Callable[[], bool]) -> None:
+        """Ship until told to stop; wait for the database as long as it takes."""
+        while not stopping():
+            with sole_reader(self._folder) as alone:
+                if not alone:
+                    time.sleep(_STANDBY_SECONDS)
+                    continue
+                self._positions.clear()
+                self._ship(stopping)
+
+    def _ship(self, stopping: Callable[[], bool]) -> None:
+        patience = 0.1
+        while not stopping():
+            try:
+                moved = self.round()
+            except DBAPIError as error:
+                _log.warning("ledger_unreachable", error=type(error).__name__, retry_in=patience)
+                self._positions.clear()
+                time.sleep(patience)
+                patience = min(patience * 2, _PATIENCE_SECONDS)
+                continue
+            patience = 0.1
+            if not moved:
+                time.sleep(_IDLE_SECONDS)
+
+    def round(self) -> int:
+        """One pass over all segments; how many records went into the ledger."""
+        until = time.monotonic_ns()
+        paths = {path.name: path for path in segments(self._folder)}
+        unknown = [name for name in paths if name not in self._positions]
+        if unknown:
+            self._positions |= dict.fromkeys(unknown, 0) | positions(self._ledger, unknown)
+        found = [read(path, self._positions[name], until) for name, path in paths.items()]
+        moved = self._store(found)
+        self._delete([paths[entry.segment] for entry in found if entry.finished])
+        if moved:
+            note_shipped(self._folder, self._positions)
+        return moved
+
+    def _store(self, found: list[Found]) -> int:
+        """Store what all segments hold, in the order in which it came in."""
+        for entry in found:
+            if entry.damaged:
+                _log.error("journal_damaged", segment=entry.segment, hint="records behind the damage were saved")
+        queue = sorted(
+            ((accepted, entry.segment, behind) for entry in found for accepted, behind in entry.records),
+            key=lambda item: (item[0].verified.inbound.received_at, item[2]),
+        )
+        for start in range(0, len(queue), BATCH):
+            batch = queue[start : start + BATCH]
+            reached = {segment: behind for _, segment, behind in batch}
+            lanes = accept(self._ledger, [self._lanes.arrival(accepted) for accepted, _, _ in batch], reached)
+            self._positions |= reached
+            self._hints.wake(lanes)
+        return len(queue)
+
+    def _delete(self, paths: list[Path]) -> None:
+        if not paths:
+            return
+        for path in paths:
+            path.unlink(missing_ok=True)
+            self._positions.pop(path.name, None)
+        sync_folder(self._folder)
+        forget_positions(self._ledger, [path.name for path in paths])

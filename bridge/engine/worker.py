@@ -1,0 +1,134 @@
+"""A worker process: RQ hands it hints, and it runs the lanes they name, several at a time, until they are empty."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+import structlog
+from redis import Redis
+from rq import Queue, SimpleWorker
+from rq.serializers import JSONSerializer
+from sqlalchemy import Row
+from sqlalchemy.exc import DBAPIError
+
+from bridge.engine.hints import QUEUE, Hints
+from bridge.ledger.database import Ledger, milliseconds
+from bridge.ledger.lanes import Lease, LeaseLost, claim, has_due, release, take
+
+SLICE_SECONDS: Final = 3.0
+_log = structlog.get_logger(__name__)
+
+
+class Stage(Protocol):
+    """What a lane does with its rows: works on them and commits what came of it."""
+
+    batch: int
+
+    def work(self, lease: Lease, rows: Sequence[Row[Any]]) -> None: ...
+
+
+class Lanes:
+    """The lanes that this process works on at the moment: one thread each, as many as there are slots.
+
+    A lane is left after a time slice, with a new hint if rows are left, so that no lane starves another.
+    """
+
+    def __init__(self, ledger: Ledger, hints: Hints, stages: dict[str, Stage], *, slots: int) -> None:
+        self._ledger = ledger
+        self._hints = hints
+        self._stages = stages
+        self._slots = threading.Semaphore(slots)
+        self._threads = ThreadPoolExecutor(max_workers=slots, thread_name_prefix="lane")
+        self._owner = f"{socket.gethostname()}:{os.getpid()}"
+        self._stopping = threading.Event()
+
+    def start(self, lane: str) -> None:
+        """Run a lane as soon as a slot is free."""
+        self._slots.acquire()
+        self._threads.submit(self._run, lane).add_done_callback(_ended)
+
+    def stop(self) -> None:
+        """Let the batches at work come to their end, and leave the lanes."""
+        self._stopping.set()
+        self._threads.shutdown(wait=True)
+
+    def _run(self, lane: str) -> None:
+        try:
+            self._drain(lane)
+        except DBAPIError as error:
+            _log.warning("ledger_unreachable", lane=lane, error=type(error).__name__)
+        except LeaseLost:
+            _log.warning("lease_lost", lane=lane)
+        finally:
+            self._slots.release()
+
+    def _drain(self, lane: str) -> None:
+        lease = take(self._ledger, lane, self._owner)
+        if lease is None:
+            self._hints.asleep(lane)  # its owner looks again before it leaves; the sweeper sees to the rest
+            return
+        try:
+            more = self._work(lease)
+        finally:
+            release(self._ledger, lease)
+        self._hints.asleep(lane)
+        # A row may have come in between the last claim and now, when the lane still counted as awake.
+        if not self._stopping.is_set() and (more or has_due(self._ledger, lane, now_ms=_now())):
+            self._hints.wake([lane])
+
+    def _work(self, lease: Lease) -> bool:
+        """Batch after batch until the lane is empty (False) or the slice is over (True)."""
+        stage = self._stages[lease.lane.partition(":")[0]]
+        end = time.monotonic() + SLICE_SECONDS
+        while time.monotonic() < end and not self._stopping.is_set():
+            rows = claim(self._ledger, lease, now_ms=_now(), limit=stage.batch)
+            if not rows:
+                return False
+            stage.work(lease, rows)
+        return True
+
+
+def _ended(run: Future[None]) -> None:
+    """A lane must never fail in silence; its lease runs out, and the sweeper wakes it again."""
+    error = run.exception()
+    if error is not None:
+        _log.error("lane_failed", exc_info=error)
+
+
+_lanes: Lanes | None = None
+
+
+def run_lane(lane: str) -> None:
+    """The RQ job: nothing but a name. It ends as soon as the lane has a slot; the ledger knows what is left to do."""
+    if _lanes is not None:
+        _lanes.start(lane)
+
+
+class _LaneWorker(SimpleWorker):  # type: ignore[misc]
+    """RQ's loop in one process: a fork per job would cost ten times the work."""
+
+    max_connection_wait_time = 2.0
+
+
+def work(connect: Callable[[], Redis], lanes: Lanes) -> None:
+    """Take hints until a signal says to stop (SIGTERM or SIGINT: batches at work are finished first)."""
+    global _lanes  # noqa: PLW0603  RQ finds a job's function by its name, so what it needs is found the same way
+    _lanes = lanes
+    connection = connect()
+    queue = Queue(QUEUE, connection=connection, serializer=JSONSerializer)
+    worker = _LaneWorker([queue], connection=connection, serializer=JSONSerializer, log_job_description=False)
+    try:
+        worker.work(logging_level="WARNING", with_scheduler=False)
+    finally:
+        lanes.stop()
+
+
+def _now() -> int:
+    return milliseconds(datetime.now(UTC))

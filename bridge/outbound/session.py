@@ -1,0 +1,202 @@
+"""Sends requests to one destination: guarded, bounded in time and size, never redirected, never repeated."""
+
+from __future__ import annotations
+
+import logging
+import re
+import ssl
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from http.client import HTTPException
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final, Protocol
+
+import requests
+from requests.exceptions import RequestException
+from requests.structures import CaseInsensitiveDict
+from urllib3.exceptions import HTTPError
+from urllib3.response import BaseHTTPResponse
+
+from bridge.core.contracts import Answer, Request
+from bridge.core.errors import TargetError
+from bridge.flow.judge import AnswerLost, NotSent
+from bridge.outbound.adapter import Door, GuardedAdapter
+from bridge.outbound.guard import NetworkPolicy, Resolve, check_url, system_resolve
+
+# urllib3 writes URLs into its log, also on level WARNING, and the URL of a hook is a secret.
+logging.getLogger("urllib3").propagate = False
+
+
+def _version() -> str:
+    try:
+        return version("campusbridge")
+    except PackageNotFoundError:
+        return "0"
+
+
+USER_AGENT: Final = f"campusbridge/{_version()}"
+_BLOCK: Final = 64 * 1024
+_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+# Framing and routing belong to the transport: a mapping that could set them could smuggle a second request.
+_OURS: Final = frozenset({"host", "content-length", "transfer-encoding", "connection", "te", "trailer", "upgrade"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Seconds to connect, between two bytes of an answer, and for the whole answer; bytes of its decoded body.
+
+    A longer body is cut, or, with `cut` False, refused with AnswerTooLong: half a JSON document is none.
+    """
+
+    connect: float = 5.0
+    read: float = 30.0
+    total: float = 60.0
+    body: int = 64 * 1024
+    cut: bool = True
+
+
+TARGET_LIMITS: Final = Limits()
+API_LIMITS: Final = Limits(body=8 * 1024 * 1024, cut=False)
+
+
+class AnswerTooLong(AnswerLost):
+    """The answer has more bytes, once decompressed, than the limit."""
+
+
+class Sender(Protocol):
+    """Anything that turns a request into an answer, or raises NoAnswer, DestinationForbidden or TargetError."""
+
+    def send(self, request: Request) -> Answer: ...
+
+
+class GuardedSession:
+    """One destination's connections, kept alive between requests. The policy is applied to every new connection.
+
+    It speaks to the transport adapter itself and not to a `requests.Session`, whose redirects, cookies, `.netrc` and
+    proxy variables are all unwanted here and cost a third of the time of a small request.
+
+    `send` may be called from many threads at once: nothing in here changes after it is made but urllib3's pool, which
+    has its own lock. `close` is for the end. Do not hand it on to a forked child.
+    """
+
+    def __init__(
+        self,
+        policy: NetworkPolicy,
+        limits: Limits = TARGET_LIMITS,
+        *,
+        resolve: Resolve = system_resolve,
+        ca_bundle: str | None = None,
+        connections: int = 16,
+    ) -> None:
+        self._limits = limits
+        self._verify: bool | str = ca_bundle or True
+        self._adapter = GuardedAdapter(Door(policy=policy, resolve=resolve, total=limits.total), connections)
+
+    def send(self, request: Request) -> Answer:
+        """One request, one answer of any status.
+
+        Raises NotSent or AnswerLost (AnswerTooLong), DestinationForbidden, and TargetError for a URL or header that
+        HTTP cannot carry.
+        """
+        prepared = _prepared(request)
+        try:
+            response = self._adapter.send(
+                prepared, stream=True, timeout=(self._limits.connect, self._limits.read), verify=self._verify
+            )
+        except (RequestException, HTTPError, OSError) as error:
+            # Whatever fails after the last byte was sent is AnswerLost already (see adapter.py).
+            raise NotSent(_words(error)) from None
+        try:
+            body, whole = _read(response.raw, self._limits)
+        except (HTTPError, HTTPException, OSError, zlib.error) as error:
+            response.close()
+            raise AnswerLost(f"HTTP {response.status_code}, but its body broke off: {type(error).__name__}") from None
+        if whole:
+            response.raw.release_conn()
+        else:
+            response.close()
+            if not self._limits.cut:
+                raise AnswerTooLong(f"HTTP {response.status_code} with more than {self._limits.body} bytes")
+        return Answer(
+            status=response.status_code,
+            headers={name.lower(): value for name, value in response.headers.items()},
+            body=body,
+        )
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        self._adapter.close()
+
+
+def _prepared(request: Request) -> requests.PreparedRequest:
+    if not _NAME.fullmatch(request.method):
+        raise TargetError("the method must be an HTTP token")
+    prepared = requests.PreparedRequest()
+    prepared.method = request.method
+    prepared.url = _wire_url(request.url)
+    prepared.headers = _headers(request.headers)
+    prepared.body = request.body or None
+    if request.body or request.method not in ("GET", "HEAD", "DELETE", "OPTIONS"):
+        prepared.headers["Content-Length"] = str(len(request.body))
+    return prepared
+
+
+@lru_cache(maxsize=1024)
+def _wire_url(url: str) -> str:
+    """A URL as it goes out: checked, the host in IDNA, unsafe characters percent-encoded."""
+    check_url(url)
+    prepared = requests.PreparedRequest()
+    try:
+        prepared.prepare_url(url, None)
+    except RequestException:
+        raise TargetError("the URL cannot be sent over HTTP") from None
+    return str(prepared.url)
+
+
+def _headers(given: Mapping[str, str]) -> CaseInsensitiveDict[str | bytes]:
+    headers: CaseInsensitiveDict[str | bytes] = CaseInsensitiveDict()
+    headers["User-Agent"] = USER_AGENT
+    headers["Accept"] = "*/*"
+    headers["Accept-Encoding"] = "gzip"
+    for name, value in given.items():
+        if not _NAME.fullmatch(name) or name.lower() in _OURS:
+            raise TargetError("a header has a name that may not be set")
+        if not _VALUE.fullmatch(value):
+            raise TargetError(f"header {name}: expected one line of Latin-1 text")
+        headers[name] = value
+    return headers
+
+
+def _read(raw: BaseHTTPResponse, limits: Limits) -> tuple[bytes, bool]:
+    """The body, decompressed and cut at the limit, and whether that is all of it.
+
+    Bytes on the wire are counted too: a compressed stream can be endless and say nothing.
+    """
+    # 32 lets zlib tell gzip and zlib apart by their first bytes.
+    packed = raw.headers.get("content-encoding", "").strip().lower() in ("gzip", "x-gzip", "deflate")
+    decoder = zlib.decompressobj(zlib.MAX_WBITS | 32) if packed else None
+    body = bytearray()
+    wire = 0
+    while block := raw.read(_BLOCK, decode_content=False):
+        wire += len(block)
+        body += block if decoder is None else decoder.decompress(block, limits.body + 1 - len(body))
+        if max(len(body), wire) > limits.body:
+            return bytes(body[: limits.body]), False
+    if decoder is not None and wire and not decoder.eof:
+        raise zlib.error
+    return bytes(body), True
+
+
+def _words(error: BaseException) -> str:
+    """The kind of a failure; the text of an error of requests holds the URL, and a URL may be a secret."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"TLS: {cause.verify_message}"
+        if isinstance(cause, ssl.SSLError):
+            return "TLS: the handshake failed"
+        cause = cause.__context__
+    return f"the request could not be sent ({type(error).__name__})"

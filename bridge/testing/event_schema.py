@@ -1,0 +1,29 @@
+"""Whether a canonical event is fit to be stored and sent."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import resources
+
+import jsonschema_rs
+
+from bridge.core.events import Json
+
+
+def faults(document: Json) -> list[str]:
+    """What is wrong with an event: against the schema, formats included, or not storable as JSON text."""
+    found = [f"{error.instance_path}: {error.kind.name}" for error in _validator().iter_errors(document)]
+    try:
+        text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except ValueError:
+        return [*found, "has a number or a text that JSON cannot carry"]
+    # PostgreSQL keeps no NUL in a text.
+    return [*found, "has a NUL in a text"] if "\\u0000" in text else found
+
+
+@cache
+def _validator() -> jsonschema_rs.Draft202012Validator:
+    schema = json.loads(resources.files("bridge.core").joinpath("event.schema.json").read_text("utf-8"))
+    return jsonschema_rs.Draft202012Validator(schema, validate_formats=True)

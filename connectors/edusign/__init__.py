@@ -1,0 +1,1 @@
+"""Edusign: attendance sheets and their signatures."""

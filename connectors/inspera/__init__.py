@@ -1,0 +1,1 @@
+"""Inspera Assessment: signed thin webhooks in, completed over the tenant's REST API."""

@@ -1,0 +1,1 @@
+"""Wise (wise.live): classes, live sessions, attendance, enrolments, fees and certificates."""

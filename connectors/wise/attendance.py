@@ -1,0 +1,124 @@
+"""Reads a session's computed attendance: the webhook has ids only, the API has everybody's time.
+
+`participants` holds who was in the meeting, teachers included, once the numbers are there: came means no teacher and a
+duration above 0 (seen in clients, undocumented). `students` is who was expected, `attendees` has addresses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
+
+from bridge.core.contracts import Settings, SourceApi
+from bridge.core.errors import PayloadError, SourceUnavailable
+from bridge.core.events import Attendance, Event, Identifier, Person, child_id
+from bridge.core.payload import Payload
+from bridge.core.signing import fingerprint
+from connectors.wise.nouns import course, maybe_id, names, person, session, wise_id
+
+_PER_MINUTE: Final = {"ms": 60_000, "s": 60, "min": 1}
+_LONGEST: Final = 7 * 24 * 60
+"""Minutes; more than any session, so that an absurd duration stays a number."""
+_SETTLING: Final = timedelta(seconds=30)
+"""How long a session that the API does not know yet may still turn up."""
+_RECOMPUTING: Final = 60.0
+"""Seconds until it is worth asking again for attendance that is not recorded."""
+
+
+def enrich(event: Event, api: SourceApi) -> list[Event]:
+    """One attendance.computed for each student of the session, or the event itself if there is none."""
+    if event.type != "attendance.computed":
+        return [event]
+    session_id = event.subject.removeprefix("attendance/")
+    path = f"/user/session/{session_id}"
+    if event.data.course is not None and event.data.course.key is not None:
+        path = f"/user/classes/{event.data.course.key.removeprefix('wise:')}/sessions/{session_id}"
+    answer = api.get(path, dict.fromkeys(api.settings.options["session_flags"], "true"))
+    if answer is None:
+        if api.now - event.recordedtime < _SETTLING:
+            raise SourceUnavailable("the session is not in the API yet")
+        return [replace(event, enrichment="missing", observedat=api.now)]
+    try:
+        return _computed(event, answer.at("data").object(), api)
+    except PayloadError as error:
+        raise SourceUnavailable(f"the session's answer has an unexpected shape at {error.path}") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Student:
+    """Somebody of a session; `minutes` is None where the platform gave no time."""
+
+    person: Person
+    status: str
+    minutes: float | None = None
+
+
+def _computed(event: Event, held: Payload, api: SourceApi) -> list[Event]:
+    if not held.at("participants").value and held.at("attendanceRecorded").maybe_flag() is False:
+        raise SourceUnavailable("attendance is not recorded yet", retry_after=_RECOMPUTING)
+    named = course(held.at("classId")) or event.data.course
+    title = held.first("className", "classId.name").maybe_text()
+    data = replace(event.data, session=session(held), course=named and replace(named, title=title))
+    parent = replace(event, enrichment="full", observedat=api.now, data=data)
+    return [_child(parent, key, student) for key, student in _students(held, api.settings).items()] or [parent]
+
+
+def _child(parent: Event, key: str, student: _Student) -> Event:
+    minutes = None if student.minutes is None else round(student.minutes)
+    attendance = Attendance(status=student.status, minutes=minutes)
+    data = replace(parent.data, person=student.person, attendance=attendance)
+    return replace(parent, id=child_id(parent.id, key), causationid=parent.id, data=data)
+
+
+def _students(held: Payload, settings: Settings) -> dict[str, _Student]:
+    """Everybody who came or should have come, teachers left out, by person key."""
+    found: dict[str, _Student] = {}
+    teachers = {f"wise:{maybe_id(held.at('userId'))}"}
+    for line in held.at("participants").items():
+        key, who = _participant(line, held, settings)
+        if line.at("isTeacher").maybe_flag():
+            teachers.add(key)
+        minutes = _sum(found[key].minutes if key in found else None, _minutes(line.at("duration"), settings))
+        status = "unknown" if minutes is None else "present" if minutes > 0 else "absent"
+        found[key] = _Student(person=who, status=status, minutes=minutes)
+    expected = (("students", "absent"), ("attendees", settings.options["listed_without_time"]))
+    for listed, status in expected:
+        for entry in held.at(listed).items():
+            known = person(entry, settings, "learner")
+            if known is not None and known.key is not None:
+                before = found.get(known.key, _Student(person=known, status=status))
+                found[known.key] = replace(before, person=_merged(before.person, known))
+    return {key: student for key, student in found.items() if key not in teachers}
+
+
+def _participant(line: Payload, held: Payload, settings: Settings) -> tuple[str, Person]:
+    """A line of `participants`. One without a Wise user is a guest: within the session, the name is all there is."""
+    identifier = maybe_id(line.at("wiseUserId"))
+    name = line.at("name").maybe_text()
+    given, family = names(name, settings)
+    key = f"wise:{identifier}" if identifier else f"wise:guest.{fingerprint([wise_id(held), name or ''])[:16]}"
+    identifiers = (Identifier(scheme="wise.userId", value=identifier),) if identifier else ()
+    role = "learner" if identifier else None
+    return key, Person(key=key, role=role, given_name=given, family_name=family, identifiers=identifiers)
+
+
+def _minutes(duration: Payload, settings: Settings) -> float | None:
+    length = duration.maybe_number()
+    return None if length is None else min(max(length / _PER_MINUTE[settings.options["duration_unit"]], 0.0), _LONGEST)
+
+
+def _sum(one: float | None, other: float | None) -> float | None:
+    return other if one is None else one if other is None else one + other
+
+
+def _merged(person: Person, known: Person) -> Person:
+    """The lists know different things about one person: a mere id, a name, an address."""
+    named = person if person.given_name else known
+    return replace(
+        person,
+        email=person.email or known.email,
+        given_name=named.given_name,
+        family_name=named.family_name,
+        identifiers=max(person.identifiers, known.identifiers, key=len),
+    )

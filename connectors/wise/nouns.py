@@ -1,0 +1,119 @@
+"""Reads Wise's people, classes, sessions and money, alike in webhooks and in answers of the API.
+
+`classId` and `userId` are a text in one place and an object in another, so every id goes through `wise_id`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Final
+
+from bridge.core.contracts import Settings
+from bridge.core.errors import PayloadError
+from bridge.core.events import Course, Identifier, Person, Session
+from bridge.core.payload import Payload
+
+# Really 24 hex digits. The body is not signed and ids go into paths, so nothing with a meaning there may pass.
+_ID: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
+
+# ISO 4217, List One: currencies whose smallest unit is not a hundredth.
+_ODD_EXPONENTS: Final = {
+    0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
+    3: "BHD IQD JOD KWD LYD OMR TND",
+    4: "CLF UYW",
+}
+_EXPONENTS: Final = {code: exponent for exponent, codes in _ODD_EXPONENTS.items() for code in codes.split()}
+_LARGEST_AMOUNT: Final = 10**15
+
+
+def maybe_id(value: Payload) -> str | None:
+    """The id of a thing that is given as its id or as an object with `_id`; None when missing."""
+    inner = value.at("_id") if isinstance(value.value, Mapping) else value
+    identifier = inner.maybe_text()
+    if identifier is not None and not _ID.fullmatch(identifier):
+        raise PayloadError(inner.path, "an id")
+    return identifier
+
+
+def wise_id(value: Payload) -> str:
+    """The same for an id that must be there."""
+    identifier = maybe_id(value)
+    if identifier is None:
+        raise PayloadError(value.path, "an id")
+    return identifier
+
+
+def person(who: Payload, settings: Settings, role: str | None = None) -> Person | None:
+    """A user of Wise, from an object or a mere user id. Some have a phone number and no e-mail address."""
+    identifier = maybe_id(who)
+    if identifier is None:
+        return None
+    given, family = names(who.at("name").maybe_text(), settings)
+    schemes = {"wise.userId": identifier, "wise.phoneNumber": who.at("phoneNumber").maybe_text()}
+    return Person(
+        key=f"wise:{identifier}",
+        role=role,
+        email=who.at("email").maybe_text(),
+        given_name=given,
+        family_name=family,
+        identifiers=tuple(Identifier(scheme=scheme, value=value) for scheme, value in schemes.items() if value),
+    )
+
+
+def names(name: str | None, settings: Settings) -> tuple[str | None, str | None]:
+    """Given and family name out of Wise's one name, cut as the option `names` says."""
+    words = (name or "").split()
+    if not words:
+        return None, None
+    if len(words) == 1 or settings.options["names"] == "whole":
+        return " ".join(words), None
+    if settings.options["names"] == "family_first":
+        return " ".join(words[1:]), words[0]
+    return " ".join(words[:-1]), words[-1]
+
+
+def course(classroom: Payload) -> Course | None:
+    """A class, from an object or a mere class id. Its classNumber is a number to join with, no id."""
+    identifier = maybe_id(classroom)
+    if identifier is None:
+        return None
+    return Course(
+        key=f"wise:{identifier}",
+        title=classroom.at("name").maybe_text(),
+        identifiers=(Identifier(scheme="wise.classId", value=identifier),),
+    )
+
+
+def session(value: Payload) -> Session:
+    """A session of the timetable. In an update a missing key means "unchanged", which None says as well."""
+    return Session(
+        key=f"wise:{wise_id(value)}",
+        title=value.at("title").maybe_text(),
+        scheduled_start=value.at("scheduledStartTime").maybe_time(),
+        scheduled_end=value.at("scheduledEndTime").maybe_time(),
+        actual_start=value.first("start_time", "startTime").maybe_time(),
+        actual_end=value.first("end_time", "endTime").maybe_time(),
+        status=value.at("meetingStatus").maybe_text(),
+    )
+
+
+def money(amount: Payload, settings: Settings) -> tuple[int | None, str | None]:
+    """Minor units and currency of `{value, currency}`, whatever the option `amount_unit` says Wise counts in."""
+    if not amount.present:
+        return None, None
+    currency = amount.at("currency").text().upper()
+    return _minor(amount.at("value"), currency, settings), currency
+
+
+def _minor(value: Payload, currency: str, settings: Settings) -> int:
+    exponent = settings.options["currency_exponents"].get(currency, _EXPONENTS.get(currency, 2))
+    shift = {"minor": 0, "hundredth": exponent - 2, "major": exponent}[settings.options["amount_unit"]]
+    try:
+        minor = Decimal(str(value.value)).scaleb(shift)
+    except ArithmeticError:
+        raise PayloadError(value.path, "an amount") from None
+    if not minor.is_finite() or abs(minor) > _LARGEST_AMOUNT or minor != int(minor):
+        raise PayloadError(value.path, "a whole number of the currency's smallest unit")
+    return int(minor)

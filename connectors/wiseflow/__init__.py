@@ -1,0 +1,1 @@
+"""WISEflow by UNIwise: exams (flows), hand-ins and marks."""

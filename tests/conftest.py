@@ -1,0 +1,88 @@
+"""Real parts for the tests: a PostgreSQL cluster and an embedded Redis-compatible server, started when first asked for."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from bridge.ledger.database import Ledger
+
+
+def _postgresql_programs() -> Path:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found:
+        pytest.fail("PostgreSQL is missing: run `make setup` as root, or install the package postgresql")
+    return found[-1].parent
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The URL of a PostgreSQL server of our own, on a socket in a temporary folder."""
+    programs = _postgresql_programs()
+    folder = Path(tempfile.mkdtemp(prefix="cb-pg-"))
+    account = None
+    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+        account = "postgres"
+        owner = pwd.getpwnam(account)
+        os.chown(folder, owner.pw_uid, owner.pw_gid)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    data = folder / "data"
+    try:
+        subprocess.run(
+            [programs / "initdb", "-D", data, "-U", "bridge", "-A", "trust", "--no-sync", "-E", "UTF8"],
+            check=True,
+            capture_output=True,
+            user=account,
+        )
+        settings = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c max_connections=200 -c shared_buffers=32MB"
+        subprocess.run(
+            [programs / "pg_ctl", "-D", data, "-o", settings, "-l", folder / "log", "-w", "start"],
+            check=True,
+            capture_output=True,
+            user=account,
+        )
+        yield f"postgresql://bridge@127.0.0.1:{port}/postgres"
+    finally:
+        subprocess.run(
+            [programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop"],
+            check=False,
+            capture_output=True,
+            user=account,
+        )
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgresql_database(postgresql: str) -> str:
+    """The URL of an empty database."""
+    name = f"t{uuid.uuid4().hex}"
+    engine = create_engine(postgresql.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"create database {name}"))
+    engine.dispose()
+    return postgresql.rpartition("/")[0] + f"/{name}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
+    """An empty ledger; every test that asks for it runs on both databases."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path}/ledger.db"
+    else:
+        url = request.getfixturevalue("postgresql_database")
+    opened = Ledger(url)
+    opened.upgrade()
+    yield opened
+    opened.close()
