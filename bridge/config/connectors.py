@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft202012Validator
-from ruamel.yaml import YAML
+from jsonschema.exceptions import SchemaError
 
+from bridge.config.documents import Document, Steps, read_document
+from bridge.config.schema import common_keys
+from bridge.config.validation import problems_of
 from bridge.core.contracts import Simulator, Source, Target
 from bridge.core.errors import ConfigurationError, Problem
 from bridge.core.manifest import SourceConnector, TargetConnector, source_manifest, target_manifest
@@ -46,20 +49,66 @@ def target_connector(folder: Path, code: Target | None) -> TargetConnector:
 
 def read_manifest(folder: Path) -> Mapping[str, Any]:
     """`manifest.yaml` of a folder, checked against the schema and against the folder's name."""
-    path = folder / "manifest.yaml"
-    document = YAML(typ="safe", pure=True).load(path.read_text("utf-8"))
-    problems = [
-        Problem(file=str(path), line=None, where=error.json_path, message=error.message)
-        for error in _validator().iter_errors(document)
-    ]
-    if not problems and document["name"] != folder.name:
-        problems.append(Problem(file=str(path), line=None, where="name", message=f"must be {folder.name}"))
-    if problems:
+    document, problems = read_document(folder / "manifest.yaml")
+    if document is not None:
+        problems += problems_of(_manifest_schema(), document.value, document)
+    if document is not None and not problems and document.value["name"] != folder.name:
+        problems.append(document.problem(("name",), f"expected the folder's name, {folder.name}"))
+    if document is None or problems:
         raise ConfigurationError(problems)
-    checked: Mapping[str, Any] = document
+    checked: Mapping[str, Any] = document.value
     return checked
 
 
+def manifest_problems(folder: Path) -> list[Problem]:
+    """Everything that a look at every schema inside a manifest finds; too slow for each start, right for tests.
+
+    Settings may not be called like one of the hub's own keys, defaults must satisfy their own schemas, and what is
+    required must exist.
+    """
+    try:
+        value = read_manifest(folder)
+    except ConfigurationError as error:
+        return list(error.problems)
+    document, _ = read_document(folder / "manifest.yaml")
+    return list(_inner_problems(document, value)) if document is not None else []
+
+
+def _inner_problems(document: Document, value: Mapping[str, Any]) -> Iterator[Problem]:
+    for side in ("source", "target"):
+        part = value.get(side, {})
+        for key in part.get("options", {}):
+            if key in common_keys(side):
+                yield document.problem((side, "options", key), "this key is one of the hub's own")
+        yield from _settings_problems(document, (side, "options"), part.get("options", {}), part.get("required", []))
+        yield from _settings_problems(document, (side, "api"), part.get("api", {}), part.get("api_required", []))
+        for name, operation in part.get("operations", {}).items():
+            yield from _schema_problems(document, (side, "operations", name, "params"), operation["params"])
+
+
+def _settings_problems(
+    document: Document, steps: Steps, properties: Mapping[str, Any], required: list[str]
+) -> Iterator[Problem]:
+    for key in required:
+        if key not in properties:
+            yield document.problem(steps, f"'{key}' is required but not described")
+    for key, schema in properties.items():
+        found = list(_schema_problems(document, (*steps, key), schema))
+        yield from found
+        if not found and "default" in schema:
+            yield from problems_of(schema, schema["default"], document, at=(*steps, key, "default"))
+
+
+def _schema_problems(document: Document, steps: Steps, schema: Mapping[str, Any]) -> Iterator[Problem]:
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        yield document.problem((*steps, *error.absolute_path), "not valid JSON Schema")
+
+
 @cache
-def _validator() -> Draft202012Validator:
-    return Draft202012Validator(json.loads(resources.files("bridge.core").joinpath("manifest.schema.json").read_text()))
+def _manifest_schema() -> Mapping[str, Any]:
+    schema: Mapping[str, Any] = json.loads(
+        resources.files("bridge.core").joinpath("manifest.schema.json").read_text("utf-8")
+    )
+    return schema

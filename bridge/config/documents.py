@@ -90,7 +90,8 @@ def parse_document(raw: bytes, *, file: str) -> tuple[Document | None, list[Prob
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         return None, [Problem(file=file, line=line, where="", message="is not UTF-8", hint="save the file as UTF-8")]
-    yaml = YAML(pure=True)
+    # The round-trip scanner would leave marks (U+0007) where it could fold a text again; the safe one leaves none.
+    yaml = YAML(typ="safe", pure=True)
     yaml.max_depth = MAX_DEPTH
     try:
         node = yaml.compose(text)
@@ -102,27 +103,30 @@ def parse_document(raw: bytes, *, file: str) -> tuple[Document | None, list[Prob
 
 
 def _not_yaml(error: YAMLError, text: str, file: str) -> Problem:
-    """ruamel's words where they name no value, with the line that it stopped at."""
+    """Why the parser stopped, in words that hold nothing of the file but its punctuation."""
     if isinstance(error, ReaderError):
         before = text.count("\n", 0, error.position)
         return Problem(file=file, line=before + 1, where="", message="not YAML: a control character")
     mark = (error.problem_mark or error.context_mark) if isinstance(error, MarkedYAMLError) else None
-    line = None if mark is None else mark.line + 1
     words = str(error.problem or "") if isinstance(error, MarkedYAMLError) else ""
-    if "'\\t'" in words:
-        return Problem(file=file, line=line, where="", message="not YAML: a tab", hint="indent with spaces")
-    if words.startswith("found undefined alias"):
-        hint = "a text that begins with * needs quotes"
-        return Problem(file=file, line=line, where="", message="an alias without its anchor", hint=hint)
-    if words.startswith("but found another document"):
-        return Problem(file=file, line=line, where="", message="a second document", hint="keep one to a file")
-    if words.startswith("maximum depth"):
-        return Problem(file=file, line=line, where="", message=f"nested deeper than {MAX_DEPTH} levels")
-    if "but got '{'" in words:
-        hint = 'a text with braces needs quotes here: "${NAME}", "{{ … }}"'
-        return Problem(file=file, line=line, where="", message="not YAML: a brace inside a list or mapping", hint=hint)
-    hint = "texts that hold ': ', ' #' or begin with one of {}[]*&!|>@%` need quotes"
-    return Problem(file=file, line=line, where="", message=f"not YAML: {words or 'cannot be read'}", hint=hint)
+    message, hint = next(
+        (known[1:] for known in _WORDS if known[0] in words), (f"not YAML: {words or 'cannot be read'}", _QUOTES)
+    )
+    return Problem(file=file, line=None if mark is None else mark.line + 1, where="", message=message, hint=hint)
+
+
+_QUOTES: Final = "texts that hold ': ', ' #' or begin with one of {}[]*&!|>@%` need quotes"
+_WORDS: Final = (
+    ("'\\t'", "not YAML: a tab", "indent with spaces"),
+    ("found undefined alias", "an alias without its anchor", "a text that begins with * needs quotes"),
+    ("found another document", "a second document", "keep one to a file"),
+    ("maximum depth", f"nested deeper than {MAX_DEPTH} levels", ""),
+    (
+        "but got '{'",
+        "not YAML: a brace inside a list or mapping",
+        'a text with braces needs quotes here: "${NAME}", "{{ … }}"',
+    ),
+)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from typing import Final
 
 from bridge.config.mappings import Load, Loaded, mapping_files
 from bridge.core.errors import Problem
-from bridge.flow.mapping import CompiledMapping
+from bridge.flow.mapping import Mapping as CompiledMapping
 
 LAST_GOOD: Final = "mappings-last-good"
 
@@ -92,7 +92,7 @@ class LiveMappings:
         except OSError as error:
             # A folder that cannot be read says nothing about its files: what is in use stays in use.
             paths = self._copies() if first else {}
-            now = {name: _UNSEEN for name in paths} if first else dict(self._seen)
+            now = dict.fromkeys(paths, _UNSEEN) if first else dict(self._seen)
             trouble = self._unreadable(error) if now or self._files else ()
         for name, signature in now.items():
             known = self._files.get(name)

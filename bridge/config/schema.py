@@ -25,6 +25,12 @@ def bridge_schema() -> Mapping[str, Any]:
     return inlined
 
 
+def common_keys(side: str) -> frozenset[str]:
+    """The hub's own keys of a `source` or `target`, which no connector's setting may be called."""
+    entry = bridge_schema()["properties"][f"{side}s"]["additionalProperties"]
+    return frozenset(entry["properties"]) | ({"api"} if side == "source" else frozenset())
+
+
 def source_schema(connector: SourceConnector) -> Schema:
     """One entry of `sources` for this connector: common keys, the manifest's options beside them, and `api`."""
     common = bridge_schema()["properties"]["sources"]["additionalProperties"]
@@ -68,9 +74,15 @@ def editor_schema(sources: Mapping[str, SourceConnector], targets: Mapping[str, 
     return schema
 
 
-def secret_options(schema: Mapping[str, Any]) -> frozenset[str]:
-    """The keys of an options or `api` schema that are marked `secret: true`."""
-    return frozenset(key for key, entry in schema.get("properties", {}).items() if entry.get("secret") is True)
+def secret_names(schema: Any) -> frozenset[str]:
+    """The keys inside a schema, at any depth, that are marked `secret: true`."""
+    if isinstance(schema, list):
+        return frozenset(name for entry in schema for name in secret_names(entry))
+    if not isinstance(schema, dict):
+        return frozenset()
+    marked = {key for key, entry in schema.get("properties", {}).items() if entry.get("secret") is True}
+    inner = (*schema.get("properties", {}).values(), schema.get("oneOf"), schema.get("anyOf"))
+    return frozenset(marked.union(*(secret_names(entry) for entry in inner)))
 
 
 def _entry(common: Mapping[str, Any], name: str, options: Mapping[str, Any]) -> Schema:

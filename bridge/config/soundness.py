@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from bridge.config.documents import Document, Steps
 from bridge.config.references import Resolved
-from bridge.config.schema import secret_options
+from bridge.config.schema import secret_names
 from bridge.config.validation import with_defaults
 from bridge.config.values import Configuration
 from bridge.core.errors import Problem
 from bridge.core.manifest import SourceConnector, TargetConnector
 
 _MAX_PORT: Final = 65535
+_TELLING: Final = re.compile(r"auth|cookie|key|passw|secret|token", re.IGNORECASE)
 
 
 def unsound(document: Document, value: Mapping[str, Any], sources: Mapping[str, SourceConnector]) -> Iterator[Problem]:
@@ -101,8 +103,19 @@ def _secret_places(
 
 
 def _marked(steps: Steps, entry: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[tuple[Steps, str]]:
-    for key in sorted(secret_options(schema)):
-        yield from _texts(entry.get(key), (*steps, key))
+    """The texts of settings that their schema marks `secret: true`.
+
+    Of a setting that holds several things, those count that are marked themselves; of free keys (headers, say) those
+    whose name tells.
+    """
+    for key, about in schema.get("properties", {}).items():
+        if about.get("secret") is not True or key not in entry:
+            continue
+        inner = secret_names(about)
+        for place, text in _texts(entry[key], (*steps, key)):
+            name = str(place[-1])
+            if not isinstance(entry[key], dict) or (name in inner if inner else _TELLING.search(name)):
+                yield place, text
 
 
 def _texts(value: Any, steps: Steps = ()) -> Iterator[tuple[Steps, str]]:

@@ -173,6 +173,7 @@ _SENTENCES: Final[Mapping[str, Callable[[Any], str]]] = {
     "maxProperties": lambda limit: f"expected at most {limit} keys",
     "uniqueItems": lambda limit: "the same entry is there twice",
     "format": lambda limit: "expected an http or https URL" if limit == "uri" else f"expected the format {limit}",
+    "not": lambda limit: "these keys do not go together" if "required" in str(limit) else "is not allowed here",
     "pattern": lambda limit: "does not have the expected form",
     "dependentRequired": lambda limit: (
         "needs another key beside it: " + "; ".join(f"{key} needs {_listed(others)}" for key, others in limit.items())

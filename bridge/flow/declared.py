@@ -21,15 +21,15 @@ from bridge.core.contracts import Message, Request, Settings
 from bridge.core.errors import BridgeError, TargetError
 from bridge.core.events import stamp
 from bridge.core.manifest import Operation, TargetConnector
-from bridge.flow.filters import Fault
-from bridge.flow.sandbox import BUDGET, Budget, Sandbox, plain
+from bridge.flow.sandbox import BUDGET, Sandbox
+from bridge.flow.values import Budget, Fault, plain
 
 _SANDBOX: Final = Sandbox()
 
 Render = Callable[[Mapping[str, Any]], Any]
 
 
-def request_for(connector: TargetConnector, message: Message, settings: Settings) -> Request:
+def prepare(connector: TargetConnector, message: Message, settings: Settings) -> Request:
     """The request for a message, not yet authorised: declared in the manifest, else made by the target's code.
 
     Every request carries the message's key as `Idempotency-Key`. Raises TargetError.

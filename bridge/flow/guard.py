@@ -43,6 +43,18 @@ class BadTemplate(BridgeError):
         super().__init__(message)
 
 
+def names_set(tree: nodes.Node) -> frozenset[str]:
+    """The names that a template sets. Without recursion, because nothing has bounded the tree's depth yet."""
+    found: set[str] = set()
+    rest = [tree]
+    while rest:
+        node = rest.pop()
+        if isinstance(node, nodes.Name) and node.ctx == "store":
+            found.add(node.name)
+        rest.extend(node.iter_child_nodes())
+    return frozenset(found)
+
+
 class Guard(NodeTransformer):
     """Refuses what is not listed, and puts the sandbox's filters where work has to be metered."""
 

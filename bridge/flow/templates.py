@@ -15,7 +15,7 @@ from jinja2.exceptions import TemplateError, TemplateSyntaxError
 from jinja2.runtime import Context
 
 from bridge.core.events import Json
-from bridge.flow.guard import BadTemplate, Guard
+from bridge.flow.guard import BadTemplate, Guard, names_set
 from bridge.flow.sandbox import BUDGET, Sandbox
 from bridge.flow.values import Budget, Fault, plain
 
@@ -26,13 +26,16 @@ _SANDBOX: Final = Sandbox()
 _NOTHING: Final = _SANDBOX.from_string("")
 
 
-def scope_of(event: Json, *, delivery: str) -> Context:
-    """What the templates of one render see, and their common budget. `delivery` is the idempotency key."""
+def scope_of(event: Json, *, source: str, delivery: str) -> Context:
+    """What the templates of one render see, and their common budget. `delivery` is the idempotency key.
+
+    `source` is the name of the source in bridge.yaml.
+    """
     names = {
         "event": event,
         "ev": event,
         "delivery": {"key": delivery},
-        "source": event["tenant"],
+        "source": source,
         BUDGET: Budget(),
     }
     return _NOTHING.new_context(names, shared=True)
@@ -107,7 +110,7 @@ def _parse(source: str) -> nodes.Template:
 
 
 def _compile(source: str, tree: nodes.Template, expression: nodes.Expr | None) -> Template:
-    assigned = frozenset(name.name for name in tree.find_all(nodes.Name) if name.ctx == "store")
+    assigned = names_set(tree)
     guard = Guard(assigned)
     if expression is None:
         checked = guard.visit(tree)

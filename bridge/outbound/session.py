@@ -156,8 +156,8 @@ def _wire_url(url: str) -> str:
     return str(prepared.url)
 
 
-def _headers(given: Mapping[str, str]) -> CaseInsensitiveDict[str | bytes]:
-    headers: CaseInsensitiveDict[str | bytes] = CaseInsensitiveDict()
+def _headers(given: Mapping[str, str]) -> CaseInsensitiveDict[str]:
+    headers: CaseInsensitiveDict[str] = CaseInsensitiveDict()
     headers["User-Agent"] = USER_AGENT
     headers["Accept"] = "*/*"
     headers["Accept-Encoding"] = "gzip"

@@ -15,15 +15,39 @@ from bridge.flow.process import enriched, events_of
 from bridge.flow.receive import verify
 from bridge.testing.event_schema import faults
 from bridge.testing.fixtures import Fixture, read_fixtures
-from bridge.testing.hostile import BODIES, Caught, hostile_forms, origin, places, shown, value_at, wire, with_value
-from bridge.testing.recorded import StubbornApi
+from bridge.testing.hostile import (
+    BODIES,
+    Caught,
+    StubbornApi,
+    hostile_forms,
+    origin,
+    places,
+    shown,
+    value_at,
+    wire,
+    with_value,
+)
 
 _WRONG: Final = "not-the-secret-0123456789abcdef0"
 _NEW: Final = "another-good-secret-0123456789ab"
 _EMAIL: Final = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 # What every client sends, whoever it is.
 _PLAIN_HEADERS: Final = frozenset({"host", "content-type", "content-length", "accept", "accept-encoding"})
-_ODD_HEADERS: Final = ("", " ", "x", "=", "é" * 20, "\udcff", "0" * 10_000, "[]", "t=,v1=", "Bearer ", "-1", "NaN", "null")
+_ODD_HEADERS: Final = (
+    "",
+    " ",
+    "x",
+    "=",
+    "é" * 20,
+    "\udcff",
+    "0" * 10_000,
+    "[]",
+    "t=,v1=",
+    "Bearer ",
+    "-1",
+    "NaN",
+    "null",
+)
 
 
 def changed_body_refused(connector: SourceConnector) -> list[str]:
@@ -64,7 +88,9 @@ def rotation(connector: SourceConnector) -> list[str]:
     complaints, asked = [], 0
     for fixture in genuine(connector):
         secrets = fixture.settings.secrets
-        mine = next((one for one in secrets if accepted(connector, fixture.inbound, _only(fixture.settings, one))), None)
+        mine = next(
+            (one for one in secrets if accepted(connector, fixture.inbound, _only(fixture.settings, one))), None
+        )
         if mine is None:
             continue
         asked += 1
@@ -99,7 +125,9 @@ def no_secrets_in_errors(connector: SourceConnector) -> list[str]:
     """No secret, and no e-mail address of a fixture, is in the text of an error or of a proof."""
     complaints = []
     for fixture in read_fixtures(connector):
-        forbidden = _secret_texts(fixture.settings) | set(_EMAIL.findall(fixture.inbound.body.decode("utf-8", "replace")))
+        forbidden = _secret_texts(fixture.settings) | set(
+            _EMAIL.findall(fixture.inbound.body.decode("utf-8", "replace"))
+        )
         for text in _texts(connector, fixture):
             if any(secret in text for secret in forbidden):
                 complaints.append(f"{fixture.name}: a secret or an e-mail address is in an error or a proof")
@@ -109,9 +137,7 @@ def no_secrets_in_errors(connector: SourceConnector) -> list[str]:
 
 def genuine(connector: SourceConnector) -> list[Fixture]:
     """The fixtures whose requests are proven."""
-    return [
-        fixture for fixture in read_fixtures(connector) if accepted(connector, fixture.inbound, fixture.settings)
-    ]
+    return [fixture for fixture in read_fixtures(connector) if accepted(connector, fixture.inbound, fixture.settings)]
 
 
 def accepted(connector: SourceConnector, inbound: Inbound, settings: Settings) -> Verified | None:
@@ -153,7 +179,10 @@ def _changed(body: bytes) -> Iterator[tuple[str, bytes]]:
 
 def _odd_requests(inbound: Inbound) -> Iterator[tuple[str, Inbound]]:
     for name in inbound.headers:
-        yield f"no {name}", replace(inbound, headers={key: inbound.headers[key] for key in inbound.headers if key != name})
+        yield (
+            f"no {name}",
+            replace(inbound, headers={key: inbound.headers[key] for key in inbound.headers if key != name}),
+        )
         for odd in _ODD_HEADERS:
             yield f"an odd {name}", replace(inbound, headers=dict(inbound.headers) | {name: odd})
     for name in inbound.query:

@@ -5,10 +5,17 @@ from __future__ import annotations
 import copy
 import json
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
+from urllib.parse import urlencode
+
+from bridge.core.contracts import Settings
+from bridge.core.events import Json
+from bridge.core.payload import Payload
 
 Steps = tuple[str | int, ...]
 
@@ -53,7 +60,7 @@ BODIES: Final[dict[str, bytes]] = {
     "250 KiB in one key": b'{"' + b"x" * 256_000 + b'":1}',
     "250 KiB of brackets in a text": b'{"event":"' + b"[{" * 128_000 + b'"}',
     "250 KiB of array": b"[" + b"0," * 128_000 + b"0]",
-    "names of machinery": b'{"__proto__":{"a":1},"constructor":{"prototype":{}},"event":"__class__","type":"{0.__class__}"}',
+    "names of machinery": b'{"__proto__":{"a":1},"constructor":{},"event":"__class__","type":"{0.__class__}"}',
     "a template": b'{"event":"{{ 7*7 }}","payload":{"id":"${7*7}","name":"%s%n"}}',
 }
 """Whole bodies, by what is wrong with them."""
@@ -85,6 +92,25 @@ VALUES: Final[dict[str, Any]] = {
     "an object": {"id": {"$ne": None}},
 }
 """Values to stand in any place of a body or of an API's answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StubbornApi:
+    """Answers what a fixture says, however odd, and 404 to everything else."""
+
+    settings: Settings
+    now: datetime
+    answers: Mapping[str, Any]
+
+    def get(self, path: str, query: Mapping[str, str] | None = None, *, keep: float = 0) -> Payload | None:
+        return self._answer(f"GET {path}" + (f"?{urlencode(query)}" if query else ""))
+
+    def post(self, path: str, body: Json, *, keep: float = 0) -> Payload | None:
+        return self._answer(f"POST {path}")
+
+    def _answer(self, call: str) -> Payload | None:
+        answer = self.answers.get(call, {"status": 404})
+        return None if answer.get("status", 200) == 404 else Payload(answer.get("json"))
 
 
 class Caught:
@@ -150,8 +176,8 @@ def shown(steps: Steps) -> str:
 
 
 def wire(document: Any) -> bytes:
-    """A document as a platform would send it; what JSON cannot say (NaN, infinities) goes as JavaScript would not."""
-    return json.dumps(document, separators=(",", ":")).encode()
+    """A document as a platform would send it; infinity goes as a number that is too large for a float."""
+    return json.dumps(document, separators=(",", ":")).replace("Infinity", "1e999").encode()
 
 
 def hostile_forms(document: Any) -> Iterator[tuple[str, Any]]:

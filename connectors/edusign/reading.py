@@ -7,12 +7,14 @@ inferred from the keys of the actions' `context`; the `…_id_paths` options lis
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from bridge.core.contracts import Notice, Settings
+from bridge.core.errors import PayloadError
 from bridge.core.events import Artifact, Attendance, Change, Data, Group
 from bridge.core.payload import Payload
 from bridge.core.signing import fingerprint
@@ -21,17 +23,22 @@ from connectors.edusign.shapes import Role, course_of, key_of, person_of, sessio
 Reader = Callable[[Notice, Settings], tuple[str, Data]]
 """Gives subject and data of a notice; raises PayloadError where the id is missing that the event is about."""
 
+_ID: Final = re.compile(r"\S{1,128}")
 _NOUNS: Final[Mapping[Role, str]] = {"learner": "student", "instructor": "teacher"}
 _RECORDS: Final[Mapping[Role, tuple[str, ...]]] = {"learner": ("student",), "instructor": ("professor", "teacher")}
 
 
 def _id(notice: Notice, settings: Settings, *nouns: str) -> str:
-    """The first id found of these nouns. Raises PayloadError with the first place that was looked at."""
-    return notice.payload.first(*(path for noun in nouns for path in settings.options[f"{noun}_id_paths"])).text()
+    """The first id found of these nouns. Raises PayloadError with the place that was looked at."""
+    found = notice.payload.first(*(path for noun in nouns for path in settings.options[f"{noun}_id_paths"]))
+    if not _ID.fullmatch(found.text()):
+        raise PayloadError(found.path, "an id without blanks, of at most 128 characters")
+    return found.text()
 
 
 def _maybe_id(notice: Notice, settings: Settings, noun: str) -> str | None:
-    return soft_text(notice.payload.first(*settings.options[f"{noun}_id_paths"]))
+    id = soft_text(notice.payload.first(*settings.options[f"{noun}_id_paths"]))
+    return id if id and _ID.fullmatch(id) else None
 
 
 def _record(notice: Notice, *names: str) -> Payload:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import string
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -158,7 +159,7 @@ class School:
 
     def by_email(self, noun: Noun, email: str) -> Json | None:
         """A student or teacher by address; the number stands in it."""
-        digits = "".join(character for character in email.partition("@")[0] if character.isdigit())
+        digits = "".join(character for character in email.partition("@")[0] if character in string.digits)
         found = self.record(noun, self.id_of(noun, int(digits))) if digits and len(digits) < 10 else None
         return found if found is not None and found["EMAIL"] == email else None
 

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from bridge.core.contracts import Notice
+from bridge.core.errors import PayloadError
 from bridge.core.events import Artifact, Assessment, Change, Data, Identifier, Person, Submission
 from bridge.core.payload import Payload
 from connectors.inspera.kinds import CONTENT, DELIVERED, EXPORTS, OF_A_TEST, TYPES
@@ -137,4 +138,7 @@ def _change(body: Payload, kind: str) -> Change | None:
 def _plain(value: Payload) -> str | None:
     if not value.present or isinstance(value.value, str):
         return value.maybe_text()
-    return json.dumps(value.value, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(value.value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    if "\\u0000" in text:
+        raise PayloadError(value.path, "texts without NUL")
+    return Payload(text, value.path).text()

@@ -6,6 +6,7 @@ Results: https://inspera.atlassian.net/wiki/spaces/KB/pages/1562214548. The whol
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ def _final_grade(candidate: Payload) -> FinalGrade | None:
 
 def _spelled(grade: Payload) -> tuple[str, float | None]:
     """A grade in the platform's spelling, and as a number when it is one. Documented as a decimal, perhaps quoted."""
-    if isinstance(grade.value, float):
+    if isinstance(grade.value, float) and math.isfinite(grade.value):
         return repr(grade.value), grade.value
     text = grade.text()
     return text, float(text) if _DECIMAL.fullmatch(text) else None

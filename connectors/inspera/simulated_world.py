@@ -13,6 +13,8 @@ from bridge.core.events import Json
 
 MARKETPLACE: Final = 1357554
 DELIVERED: Final = "candidate_submission_delivered"
+UNKNOWN: Final = "contributor_added"
+"""An event that no rule of the connector knows."""
 _GIVEN = ("Ada", "Bo", "Carla", "Dag", "Esra", "Finn", "Grete", "Håkon", "Inés", "Jonas", "Kari", "Liv", "Mats", "Nora")
 _FAMILY = ("Aas", "Berg", "Čapek", "Dahl", "Eide", "Foss", "Grieg", "Haugen", "Ibsen", "Jensen", "Krog", "Lie", "Moe")
 _COURSES = ("Anatomy", "Contract Law", "Linear Algebra", "Microeconomics", "Nursing Ethics", "Organic Chemistry")
@@ -206,9 +208,9 @@ BODIES: Final[dict[str, tuple[str, Callable[[random.Random, Sitting, int], Json]
     "test.score_display_mode_changed": ("test_score_display_mode_changed", _display),
     "content.changed": ("question_text_changed", _question),
     "configuration.changed": ("marketplace_setting_changed", _setting),
-    "contributor_added": ("contributor_added", _contributor),
+    UNKNOWN: (UNKNOWN, _contributor),
 }
-"""Per kind the id that is sent, and what is in the body. No rule of the connector knows the last one."""
+"""Per kind the id that is sent, and what is in the body."""
 
 
 def timestamp(moment: datetime) -> str:

@@ -25,6 +25,7 @@ from connectors.inspera.simulated_world import (
     DELIVERED,
     MARKETPLACE,
     START,
+    UNKNOWN,
     Sitting,
     make_tests,
     make_users,
@@ -45,7 +46,6 @@ class _Job:
     """An export that was ordered; it is made while it is asked for."""
 
     id: str
-    resource: str
     run: int
     user: int | None
     asked: int = 0
@@ -107,7 +107,7 @@ class InsperaPlatform:
                 yield self._call("confirm_final_grades", chance, moment, test, papers[0])
 
     def sample(self, kind: str) -> Call:
-        """One call of a kind, each with a time of its own; `contributor_added` is one that no rule knows."""
+        """One call of a kind, each with a time of its own; one is UNKNOWN, which no rule knows."""
         with self._lock:
             self._made += 1
             made = self._made
@@ -126,10 +126,7 @@ class InsperaPlatform:
         """Every attempt is alike: the body's time is that of the event, and no header counts the calls."""
         body = json.dumps(call.body, separators=(",", ":"), ensure_ascii=False).encode()
         signature = hmac_of(secret, body, "sha1", "hex")
-        return SignedCall(
-            headers={"Content-Type": "application/json", "X-Inspera-Signature": signature},
-            body=body,
-        )
+        return SignedCall(headers={"Content-Type": "application/json", "X-Inspera-Signature": signature}, body=body)
 
     # --- the API ------------------------------------------------------------------------------------------------------
 
@@ -165,15 +162,17 @@ class InsperaPlatform:
                 return _found(self.users.get(_number(number)))
             case ("GET", "v1", "candidates", "allResults", run, user):
                 self.calls["GET /v1/candidates/allResults/{testId}/{userId}"] += 1
-                test = self.tests.get(_number(run))
-                if test is None or _number(user) not in test.candidates:
-                    return _found(None)
-                return _found(result_document(test, _number(user), self.users[_number(user)]))
+                return _found(self._result(_number(run), _number(user)))
             case ("POST" | "GET", "v1", "fileExport", *_):
                 return self._export(call, steps[2:])
             case (method, "v1", "subscription", *rest):
                 return self._subscription(method, rest, call)
         return _found(None)
+
+    def _result(self, run: int, user: int) -> Json | None:
+        sitting = self.tests.get(run)
+        known = sitting is not None and user in sitting.candidates
+        return result_document(sitting, user, self.users[user]) if sitting is not None and known else None
 
     def _token(self, call: ApiCall, query: dict[str, str]) -> ApiReply:
         """The key as header `code` (current) or in the query (older); the form may be in the query as well."""
@@ -207,8 +206,7 @@ class InsperaPlatform:
         if run not in self.tests:
             return _found(None)
         user = parameters.get("userId")
-        resource = str(asked.get("resourceType", ""))
-        job = _Job(id=_hash(self.seed, "job", len(self._jobs)), resource=resource, run=run, user=user)
+        job = _Job(id=_hash(self.seed, "job", len(self._jobs)), run=run, user=user)
         self._jobs[job.id] = job
         status = f"{_root(call)}/api/v1/fileExport/status/{job.id}"
         return ApiReply(json={"jobId": job.id, "callbackUrl": status})
@@ -268,10 +266,15 @@ def platform(seed: int = 1, people: int = 200) -> InsperaPlatform:
 
 
 def settings(secret: str, api_url: str) -> Json:
-    """The entry of bridge.yaml's `sources` for a simulated tenant at this address."""
+    """The entry of bridge.yaml's `sources` for a simulated tenant at this address.
+
+    This tenant signs its checks of the endpoint, so they have to be; and its list of events is known.
+    """
     return {
         "connector": "inspera",
         "secrets": [secret],
+        "verification_policy": "strict",
+        "aliases": {event: kind for kind, (event, _) in BODIES.items() if kind not in (event, UNKNOWN)},
         "api": {"base_url": f"{api_url.rstrip('/')}/api", "client_id": CLIENT_ID, "api_key": API_KEY},
     }
 

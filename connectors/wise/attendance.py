@@ -15,11 +15,9 @@ from bridge.core.errors import PayloadError, SourceUnavailable
 from bridge.core.events import Attendance, Event, Identifier, Person, child_id
 from bridge.core.payload import Payload
 from bridge.core.signing import fingerprint
-from connectors.wise.nouns import course, maybe_id, names, person, session, wise_id
+from connectors.wise.nouns import course, maybe_id, names, number, person, session
 
 _PER_MINUTE: Final = {"ms": 60_000, "s": 60, "min": 1}
-_LONGEST: Final = 7 * 24 * 60
-"""Minutes; more than any session, so that an absurd duration stays a number."""
 _SETTLING: Final = timedelta(seconds=30)
 """How long a session that the API does not know yet may still turn up."""
 _RECOMPUTING: Final = 60.0
@@ -40,7 +38,7 @@ def enrich(event: Event, api: SourceApi) -> list[Event]:
             raise SourceUnavailable("the session is not in the API yet")
         return [replace(event, enrichment="missing", observedat=api.now)]
     try:
-        return _computed(event, answer.at("data").object(), api)
+        return _computed(event, session_id, answer.at("data").object(), api)
     except PayloadError as error:
         raise SourceUnavailable(f"the session's answer has an unexpected shape at {error.path}") from None
 
@@ -54,14 +52,15 @@ class _Student:
     minutes: float | None = None
 
 
-def _computed(event: Event, held: Payload, api: SourceApi) -> list[Event]:
+def _computed(event: Event, session_id: str, held: Payload, api: SourceApi) -> list[Event]:
     if not held.at("participants").value and held.at("attendanceRecorded").maybe_flag() is False:
         raise SourceUnavailable("attendance is not recorded yet", retry_after=_RECOMPUTING)
     named = course(held.at("classId")) or event.data.course
     title = held.first("className", "classId.name").maybe_text()
-    data = replace(event.data, session=session(held), course=named and replace(named, title=title))
+    data = replace(event.data, session=session(session_id, held), course=named and replace(named, title=title))
     parent = replace(event, enrichment="full", observedat=api.now, data=data)
-    return [_child(parent, key, student) for key, student in _students(held, api.settings).items()] or [parent]
+    students = _students(session_id, held, api.settings)
+    return [_child(parent, key, student) for key, student in students.items()] or [parent]
 
 
 def _child(parent: Event, key: str, student: _Student) -> Event:
@@ -71,12 +70,12 @@ def _child(parent: Event, key: str, student: _Student) -> Event:
     return replace(parent, id=child_id(parent.id, key), causationid=parent.id, data=data)
 
 
-def _students(held: Payload, settings: Settings) -> dict[str, _Student]:
+def _students(session_id: str, held: Payload, settings: Settings) -> dict[str, _Student]:
     """Everybody who came or should have come, teachers left out, by person key."""
     found: dict[str, _Student] = {}
     teachers = {f"wise:{maybe_id(held.at('userId'))}"}
     for line in held.at("participants").items():
-        key, who = _participant(line, held, settings)
+        key, who = _participant(line, session_id, settings)
         if line.at("isTeacher").maybe_flag():
             teachers.add(key)
         minutes = _sum(found[key].minutes if key in found else None, _minutes(line.at("duration"), settings))
@@ -92,20 +91,21 @@ def _students(held: Payload, settings: Settings) -> dict[str, _Student]:
     return {key: student for key, student in found.items() if key not in teachers}
 
 
-def _participant(line: Payload, held: Payload, settings: Settings) -> tuple[str, Person]:
+def _participant(line: Payload, session_id: str, settings: Settings) -> tuple[str, Person]:
     """A line of `participants`. One without a Wise user is a guest: within the session, the name is all there is."""
     identifier = maybe_id(line.at("wiseUserId"))
     name = line.at("name").maybe_text()
     given, family = names(name, settings)
-    key = f"wise:{identifier}" if identifier else f"wise:guest.{fingerprint([wise_id(held), name or ''])[:16]}"
+    key = f"wise:{identifier}" if identifier else f"wise:guest.{fingerprint([session_id, name or ''])[:16]}"
     identifiers = (Identifier(scheme="wise.userId", value=identifier),) if identifier else ()
     role = "learner" if identifier else None
     return key, Person(key=key, role=role, given_name=given, family_name=family, identifiers=identifiers)
 
 
 def _minutes(duration: Payload, settings: Settings) -> float | None:
-    length = duration.maybe_number()
-    return None if length is None else min(max(length / _PER_MINUTE[settings.options["duration_unit"]], 0.0), _LONGEST)
+    if not duration.present:
+        return None
+    return max(float(number(duration)) / _PER_MINUTE[settings.options["duration_unit"]], 0.0)
 
 
 def _sum(one: float | None, other: float | None) -> float | None:

@@ -25,7 +25,7 @@ _ODD_EXPONENTS: Final = {
     4: "CLF UYW",
 }
 _EXPONENTS: Final = {code: exponent for exponent, codes in _ODD_EXPONENTS.items() for code in codes.split()}
-_LARGEST_AMOUNT: Final = 10**15
+_LARGEST_NUMBER: Final = 10**15
 
 
 def maybe_id(value: Payload) -> str | None:
@@ -86,10 +86,10 @@ def course(classroom: Payload) -> Course | None:
     )
 
 
-def session(value: Payload) -> Session:
+def session(identifier: str, value: Payload) -> Session:
     """A session of the timetable. In an update a missing key means "unchanged", which None says as well."""
     return Session(
-        key=f"wise:{wise_id(value)}",
+        key=f"wise:{identifier}",
         title=value.at("title").maybe_text(),
         scheduled_start=value.at("scheduledStartTime").maybe_time(),
         scheduled_end=value.at("scheduledEndTime").maybe_time(),
@@ -110,10 +110,18 @@ def money(amount: Payload, settings: Settings) -> tuple[int | None, str | None]:
 def _minor(value: Payload, currency: str, settings: Settings) -> int:
     exponent = settings.options["currency_exponents"].get(currency, _EXPONENTS.get(currency, 2))
     shift = {"minor": 0, "hundredth": exponent - 2, "major": exponent}[settings.options["amount_unit"]]
-    try:
-        minor = Decimal(str(value.value)).scaleb(shift)
-    except ArithmeticError:
-        raise PayloadError(value.path, "an amount") from None
-    if not minor.is_finite() or abs(minor) > _LARGEST_AMOUNT or minor != int(minor):
+    minor = number(value).scaleb(shift)
+    if minor != int(minor):
         raise PayloadError(value.path, "a whole number of the currency's smallest unit")
     return int(minor)
+
+
+def number(value: Payload) -> Decimal:
+    """An exact number, also when it came quoted; what no institute can mean is refused."""
+    try:
+        exact = Decimal(str(value.value))
+    except ArithmeticError:
+        raise PayloadError(value.path, "a number") from None
+    if not exact.is_finite() or abs(exact) > _LARGEST_NUMBER:
+        raise PayloadError(value.path, "a number within reason")
+    return exact

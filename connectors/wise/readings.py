@@ -170,7 +170,8 @@ def fee(kind: str, payload: Payload, settings: Settings) -> Reading:
 
 def scheduled(type_: str, payload: Payload, settings: Settings) -> Reading:
     """A cancellation comes as an update whose meetingStatus says so, a deletion as an event of its own."""
-    planned = session(payload)
+    identifier = wise_id(payload)
+    planned = session(identifier, payload)
     cancelled = {status.upper() for status in settings.options["cancelled_statuses"]}
     if type_ == "session.rescheduled" and (planned.status or "").upper() in cancelled:
         type_ = "session.cancelled"
@@ -179,4 +180,4 @@ def scheduled(type_: str, payload: Payload, settings: Settings) -> Reading:
         course=course(payload.at("classId")),
         session=planned,
     )
-    return type_, f"session/{wise_id(payload)}", data
+    return type_, f"session/{identifier}", data

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Final
 
 from bridge.core.contracts import ApiAccess, Inbound, Notice, Settings, Verified
-from bridge.core.errors import NotGenuine
+from bridge.core.errors import NotGenuine, PayloadError
 from bridge.core.events import Event, stamp
 from bridge.core.normalising import canonical
 from bridge.core.payload import Payload
@@ -78,16 +78,23 @@ def parse(verified: Verified, settings: Settings) -> Iterator[Notice]:
     rule = _KINDS.get(kind, _UNKNOWN)
     for payload in rule.split(body.at("payload")):
         occurred_at = _time(payload, rule.times, inbound.received_at)
-        action = payload.at("type").value if kind == "FeePaymentCompletedEvent" else None
         yield Notice(
             kind=kind,
             payload=payload,
             tenant=settings.options["institute_id"] or settings.name,
             key=_key(payload, rule.key, inbound.received_at),
-            action=action if isinstance(action, str) and action else None,
+            action=_text(payload.at(rule.action)) if rule.action else None,
             occurred_at=occurred_at,
             received_at=inbound.received_at,
         )
+
+
+def _text(value: Payload) -> str | None:
+    """A text, or None for anything else: what cannot be read here is the reader's to refuse, under the event's name."""
+    try:
+        return value.maybe_text()
+    except PayloadError:
+        return None
 
 
 def _folded(name: str) -> str:
@@ -130,12 +137,13 @@ def _recordings(payload: Payload) -> list[Payload]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kind:
-    """How to read a kind: its reader, how it splits, where it says when, and what makes it unlike an equal one."""
+    """A kind: its reader, how it splits, where it says when, what makes it unlike an equal one, and its action."""
 
     read: Callable[[Payload, Settings], readings.Reading]
     split: Callable[[Payload], list[Payload]] = _whole
     times: tuple[str, ...] = ()
     key: tuple[str, ...] = ()
+    action: str | None = None
 
 
 def _zoom(type_: str, *times: str) -> _Kind:
@@ -172,7 +180,10 @@ _KINDS: Final = {
     "TeacherRemovedFromClassroomEvent": _Kind(read=partial(readings.enrolment, "enrolment.removed", "teacher")),
     "StudentSuspensionUpdatedEvent": _Kind(read=readings.suspension),
     "FeePaymentCompletedEvent": _Kind(
-        read=partial(readings.fee, "payment"), times=("transaction.chargedAt",), key=("transaction._id",)
+        read=partial(readings.fee, "payment"),
+        times=("transaction.chargedAt",),
+        key=("transaction._id",),
+        action="type",  # OFFLINE is the only value published
     ),
     "FeeInvoiceChargedEvent": _Kind(
         read=partial(readings.fee, "invoice"), times=("transaction.chargedAt",), key=_INVOICE

@@ -83,8 +83,8 @@ def parse(verified: Verified, settings: Settings) -> list[Notice]:
             # within the dedupe window is recognised by its dedupe key and never gets here; what comes later is new.
             key=call.happening or f"received:{inbound.received_at.isoformat()}",
             action=call.action,
-            occurred_at=_plausible(call.time, inbound.received_at),
-            sequence=call.sequence,
+            occurred_at=_plausible(call.time.maybe_time(), inbound.received_at),
+            sequence=_countable(call.sequence),
             received_at=inbound.received_at,
         )
     ]
@@ -153,8 +153,11 @@ def _proof(mode: _Mode, inbound: Inbound, signature: str, settings: Settings) ->
 
 def _header(inbound: Inbound, names: Iterable[str]) -> tuple[str, str]:
     """The first of several headers that is there and not empty, as name and value."""
-    found = ((name, inbound.headers.get(name.lower(), "")) for name in names)
-    return next((pair for pair in found if pair[1].strip()), ("", ""))
+    for name in names:
+        value = inbound.headers.get(name.lower(), "")
+        if value.strip():
+            return name, value
+    return "", ""
 
 
 def _refuse_stale(inbound: Inbound, settings: Settings) -> None:
@@ -163,7 +166,7 @@ def _refuse_stale(inbound: Inbound, settings: Settings) -> None:
     if not window:
         return
     try:
-        time = _read(inbound, settings).time
+        time = _read(inbound, settings).time.maybe_time()
     except PayloadError:
         time = None
     if time is None:
@@ -191,9 +194,9 @@ class _Call(NamedTuple):
     action: str | None
     licence: str | None
     payload: Payload
-    time: datetime | None
-    sequence: int | None
+    sequence: Payload
     happening: str | None
+    time: Payload
 
 
 def _read(inbound: Inbound, settings: Settings) -> _Call:
@@ -203,9 +206,12 @@ def _read(inbound: Inbound, settings: Settings) -> _Call:
         kept = {key: value for key, value in payload.value.items() if key not in _ENVELOPE}
         payload = Payload(kept, payload.path)
     sequence = body.first("sequenceNumber", "eventPayload.sequenceNumber")
-    # Identical calls share their Trace-Id (help page, "Grouping of calls"); it is not signed, so only second choice.
-    _, trace = _header(inbound, settings.options["trace_id_headers"])
-    happening = f"sequence:{sequence.text()}" if sequence.present else f"trace:{trace.strip()}" if trace else None
+    if sequence.present:
+        happening: str | None = f"sequence:{sequence.text()}"
+    else:
+        # Identical calls share their Trace-Id (help page, "Grouping of Calls"). It is not signed: second choice.
+        _, trace = _header(inbound, settings.options["trace_id_headers"])
+        happening = f"trace:{trace.strip()}" if trace else None
     action = body.at("action").maybe_text()
     licence = body.at("licenseId").maybe_integer()
     return _Call(
@@ -213,9 +219,9 @@ def _read(inbound: Inbound, settings: Settings) -> _Call:
         action=action.strip().lower() or None if action else None,
         licence=None if licence is None else str(licence),
         payload=payload,
-        time=body.first("callTime", "eventPayload.callTime").maybe_time(),
-        sequence=_countable(sequence),
+        sequence=sequence,
         happening=happening,
+        time=body.first("callTime", "eventPayload.callTime"),
     )
 
 
@@ -235,14 +241,20 @@ def _plausible(time: datetime | None, received_at: datetime) -> datetime | None:
 
 
 def _kind(call: _Call, inbound: Inbound, settings: Settings) -> str:
-    """The kind by the body's name, then by the header's, then by the payload's keys, else the platform's own word."""
+    """The kind by the body's name, then by the header's, then by the payload's keys, else the platform's own word.
+
+    Raises PayloadError for a call without a name whose keys tell nothing either.
+    """
     known = {kind: kind for kind in KINDS} | _NAMES
     known |= {name.strip().lower(): kind for name, kind in settings.options["aliases"].items()}
     names = [call.name, _header(inbound, settings.options["event_type_headers"])[1]]
     for name in names:
         if name and (kind := known.get(name.strip().lower())):
             return kind
-    return _by_keys(call) or call.name or "unknown"
+    kind = _by_keys(call) or call.name
+    if kind is None:
+        raise PayloadError("$.event", "the name of an event")
+    return kind
 
 
 def _by_keys(call: _Call) -> str | None:

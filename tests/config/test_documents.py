@@ -26,6 +26,11 @@ def test_words_stay_words_and_numbers_become_numbers() -> None:
     }  # fmt: skip
 
 
+def test_folded_and_literal_texts_hold_what_is_written_and_nothing_else() -> None:
+    document = parsed("a: >-\n  one\n  two  # kept\n\n  three\nb: |  # not kept\n  x\n   y\nc: one\n  two\n")
+    assert document.value == {"a": "one two  # kept\nthree", "b": "x\n y\n", "c": "one two"}
+
+
 def test_an_id_with_leading_zeros_is_no_number() -> None:
     assert parsed("id: 00123\nnumber: 0\n").value == {"id": "00123", "number": 0}
 

@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -331,6 +333,15 @@ def test_the_proof_names_the_secret_by_number_and_notes_contradicting_headers() 
     assert event.type == "session.rescheduled"
 
 
+@pytest.mark.parametrize("mode", ["hmac", "url_token", "both"])
+def test_no_proof_holds_a_secret_and_none_is_kept_with_the_request(mode: str) -> None:
+    call = replace(signed({"type": "on_course_edited", "courseId": "crs1"}), query={"token": TOKEN})
+    verified = proven(arrived(call), settings(mode=mode, url_token=TOKEN))
+    assert verified.proof
+    assert SECRET not in repr(verified)
+    assert TOKEN not in repr(verified)
+
+
 @pytest.mark.parametrize("kind", ["test-install-app", "test-uninstall-app", "app-form-completion"])
 def test_a_call_about_the_app_is_answered_and_nothing_of_it_is_kept(kind: str) -> None:
     platform = simulator.platform()
@@ -416,6 +427,12 @@ def test_hostile_requests_raise_only_refusals(body: bytes, signature: str, kind:
         verify(connector(), inbound, settings(mode=mode, url_token=TOKEN))
 
 
+@cache
+def event_schema() -> Any:
+    schema = resources.files("bridge.core").joinpath("event.schema.json").read_text("utf-8")
+    return jsonschema_rs.Draft202012Validator(json.loads(schema), validate_formats=True)
+
+
 IDS = st.dictionaries(
     st.sampled_from(
         [
@@ -432,7 +449,9 @@ IDS = st.dictionaries(
             "url",
         ]
     ),
-    JSON_VALUES | st.dictionaries(st.sampled_from(["ID", "NAME", "START", "EMAIL", "API_ID"]), JSON_VALUES),
+    JSON_VALUES
+    | st.just("a\nb")
+    | st.dictionaries(st.sampled_from(["ID", "NAME", "START", "EMAIL", "API_ID"]), JSON_VALUES),
 )
 
 
@@ -446,7 +465,7 @@ def test_whatever_a_genuine_body_holds_it_becomes_an_event_or_a_payload_error(bo
     except PayloadError:
         return
     assert event.type == RULES[kind][0]
-    assert "\n" not in event.type
+    assert [error.message for error in event_schema().iter_errors(event.to_json())] == []
 
 
 # --- an API that answers 200 ------------------------------------------------------------------------------------------

