@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from bridge.config.mappings import Load, Loaded, mapping_files
+from bridge.config.mappings import Load, mapping_files, read_mapping
 from bridge.core.errors import Problem
 from bridge.flow.mapping import Mapping as CompiledMapping
 
@@ -109,13 +109,7 @@ class LiveMappings:
 
     def _taken_up(self, name: str, path: Path, signature: _Signature, known: _File | None) -> _File:
         """A file's new version, or, where it is broken, the one before it: from memory, else from the copy."""
-        try:
-            raw = path.read_bytes()
-        except OSError as error:
-            message = f"cannot be read: {error.strerror}"
-            loaded = Loaded(mapping=None, problems=(Problem(file=str(path), line=None, where="", message=message),))
-        else:
-            loaded = self.load(name, raw, file=str(path))
+        loaded, raw = read_mapping(name, path, self.load)
         if loaded.mapping is not None:
             trouble = self._keep(name, raw)
             return _File(signature=signature, mapping=loaded.mapping, broken=False, problems=trouble)

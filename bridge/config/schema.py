@@ -19,7 +19,7 @@ _REFERENCE: Final[Schema] = {"type": "string", "pattern": r"\$\{.+\}"}
 @cache
 def bridge_schema() -> Mapping[str, Any]:
     """The hub's own part, with its `$ref`s followed."""
-    schema: Schema = json.loads(resources.files("bridge.config").joinpath("bridge.schema.json").read_text("utf-8"))
+    schema = _shipped("bridge.schema.json")
     shared = schema.pop("$defs")
     inlined: Schema = _inline(schema, shared)
     return inlined
@@ -74,6 +74,11 @@ def editor_schema(sources: Mapping[str, SourceConnector], targets: Mapping[str, 
     return schema
 
 
+def mapping_schema() -> Schema:
+    """The schema of a mapping file, for editors; the hub itself asks the compiler of mappings."""
+    return _shipped("mapping.schema.json")
+
+
 def secret_names(schema: Any) -> frozenset[str]:
     """The keys inside a schema, at any depth, that are marked `secret: true`."""
     if isinstance(schema, list):
@@ -83,6 +88,11 @@ def secret_names(schema: Any) -> frozenset[str]:
     marked = {key for key, entry in schema.get("properties", {}).items() if entry.get("secret") is True}
     inner = (*schema.get("properties", {}).values(), schema.get("oneOf"), schema.get("anyOf"))
     return frozenset(marked.union(*(secret_names(entry) for entry in inner)))
+
+
+def _shipped(name: str) -> Schema:
+    schema: Schema = json.loads(resources.files("bridge.config").joinpath(name).read_text("utf-8"))
+    return schema
 
 
 def _entry(common: Mapping[str, Any], name: str, options: Mapping[str, Any]) -> Schema:

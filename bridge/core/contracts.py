@@ -71,7 +71,7 @@ class Challenge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """A delivery to be kept. `ignored` ones (verification calls and the like) were answered so, and are kept to be seen.
+    """A delivery to be kept. `ignored` ones (verification calls and such) were answered so, and are kept to be seen.
 
     `clock` is the host's monotonic time in nanoseconds when it arrived: it orders deliveries of several processes.
     """
@@ -219,8 +219,8 @@ class Target(Protocol):
     def prepare(self, message: Message, settings: Settings) -> Request:
         """The request for a message, or TargetError."""
 
-    def judge(self, answer: Answer, message: Message, settings: Settings) -> Outcome:
-        """What the target's answer means."""
+    def judge(self, answer: Answer, message: Message, settings: Settings) -> Outcome | None:
+        """What the target's answer means where the manifest's rules do not say; None leaves it to what HTTP says."""
 
 
 # --- simulators -------------------------------------------------------------------------------------------------------

@@ -88,6 +88,14 @@ class TargetConnector:
     code: Target | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registry:
+    """The connectors that this installation has."""
+
+    sources: Mapping[str, SourceConnector]
+    targets: Mapping[str, TargetConnector]
+
+
 def source_manifest(document: Mapping[str, Any]) -> SourceManifest:
     """The typed values of a manifest's `source`, which must be valid against `manifest.schema.json`."""
     return SourceManifest(

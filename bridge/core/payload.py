@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -116,7 +117,8 @@ class Payload:
 
     def number(self) -> float:
         if isinstance(self._value, int | float) and not isinstance(self._value, bool):
-            return float(self._value)
+            with contextlib.suppress(OverflowError):
+                return float(self._value)
         raise PayloadError(self._path, "a number")
 
     def maybe_number(self) -> float | None:

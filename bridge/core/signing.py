@@ -65,7 +65,7 @@ def matching_text(secrets: Sequence[str], given: str) -> int | None:
     """Which of several secrets (counted from 1) equals a text that was sent as it is, or None; constant time."""
     found: int | None = None
     for position, secret in enumerate(secrets, start=1):
-        if hmac.compare_digest(secret.encode(), given.encode("utf-8", "surrogateescape")) and found is None:
+        if hmac.compare_digest(secret.encode(), given.encode("utf-8", "surrogatepass")) and found is None:
             found = position
     return found
 

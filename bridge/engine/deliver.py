@@ -42,9 +42,14 @@ class DeliverStage:
     def work(self, lease: Lease, rows: Sequence[Row[Any]]) -> None:
         """Deliver a batch and commit it as it goes. Raises LeaseLost."""
         target = lease.lane.split(":")[1]
+        known = self.line.targets.get(target)
+        if known is None or not known.enabled:
+            why = f"target {target} is {'not in bridge.yaml' if known is None else 'switched off'}"
+            finish(self.line.ledger, lease, [_put_off(row, why) for row in rows])
+            return
         states = {row.order_key for row in rows if row.state}
         batch = _Batch(
-            target=self.line.targets.get(target),
+            target=known,
             heads=heads(self.line.ledger, states),
             newest=newest_waiting(self.line.ledger, {row.order_key for row in rows if row.latest_only}),
             events=bodies_of(self.line.ledger, {row.event_id for row in rows}),
@@ -59,9 +64,9 @@ class DeliverStage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Batch:
-    """What the chains of one batch share. `target` is None when bridge.yaml does not have it any more."""
+    """What the chains of one batch share: the target, its newest states, and the events as text."""
 
-    target: TargetLine | None
+    target: TargetLine
     heads: Mapping[str, Head]
     newest: Mapping[str, int]
     events: Mapping[str, tuple[str, int]]
@@ -79,20 +84,17 @@ class _Batch:
         return results
 
     def _one(self, row: Row[Any], head: Head | None) -> Result:
-        target = self.target
-        if target is None:
-            return _put_off(row, f"target {row.target} is not in bridge.yaml")
         if row.state and head is not None and head.is_newer_than(row.time_ms, row.sequence):
             return _closed(row, "superseded", "the target already got a newer state")
         if row.latest_only and self.newest.get(row.order_key, row.seq) > row.seq:
             return _closed(row, "superseded", "a newer state is waiting")
         if row.starts >= MAX_STARTS:
             return _closed(row, "dead", f"its worker died {row.starts} times while working on it")
-        if row.operation not in target.connector.manifest.operations:
-            return _closed(row, "dead", f"{target.connector.name} has no operation {row.operation}")
-        return self._tried(row, target)
+        if row.operation not in self.target.connector.manifest.operations:
+            return _closed(row, "dead", f"{self.target.connector.name} has no operation {row.operation}")
+        return self._tried(row)
 
-    def _tried(self, row: Row[Any], target: TargetLine) -> Result:
+    def _tried(self, row: Row[Any]) -> Result:
         began, sent_at = time.monotonic(), datetime.now(UTC)
         body, recorded_ms = self.events[row.event_id]
         message = Message(
@@ -106,12 +108,12 @@ class _Batch:
             attempt=row.attempts + 1,
             sent_at=sent_at,
         )
-        outcome, status = _outcome(message, target)
+        outcome, status = _outcome(message, self.target)
         step = after(
             outcome,
             attempt=message.attempt,
             age=sent_at - moment(row.created_ms),
-            patience=target.patience,
+            patience=self.target.patience,
             rng=random.Random(),
         )
         DELIVERIES.labels(row.target, outcome.verdict.value).inc()

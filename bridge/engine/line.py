@@ -34,9 +34,13 @@ class SourceLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetLine:
-    """One target of bridge.yaml. `send` raises NotSent, AnswerLost, DestinationForbidden or TargetError."""
+    """One target of bridge.yaml. `send` raises NotSent, AnswerLost, DestinationForbidden or TargetError.
+
+    One that is not `enabled` keeps its messages waiting.
+    """
 
     name: str
+    enabled: bool
     connector: TargetConnector
     settings: Settings
     concurrency: int
@@ -46,11 +50,10 @@ class TargetLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """Everything that the two stages need. `threads` wait for answers at the same time, per source and per target."""
+    """Everything that the two stages need."""
 
     ledger: Ledger
     sources: Mapping[str, SourceLine]
     targets: Mapping[str, TargetLine]
     mappings: Callable[[], Sequence[EventMapping]]
     wake: Callable[[set[str]], None]
-    threads: int

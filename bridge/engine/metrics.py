@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
@@ -25,7 +24,7 @@ def exposition(oldest: dict[str, float]) -> bytes:
     """The Prometheus text of all processes, with the age in seconds of each stage's oldest unfinished row."""
     registry = CollectorRegistry()
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        multiprocess.MultiProcessCollector(registry)
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     else:
         for metric in (RECEIVED, PROOFS, EVENTS, ENRICHED, DELIVERIES, DELIVERY_SECONDS):
             registry.register(metric)
@@ -34,12 +33,3 @@ def exposition(oldest: dict[str, float]) -> bytes:
     for stage, age in oldest.items():
         ages.labels(stage).set(age)
     return generate_latest(registry) + generate_latest(own)
-
-
-def share_between_processes(folder: Path, *, fresh: bool = False) -> None:
-    """Choose the folder for the figures. Must be called before this module is imported; `fresh` starts from zero."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if fresh:
-        for file in folder.glob("*.db"):
-            file.unlink(missing_ok=True)
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import random
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from typing import Any
 
@@ -40,26 +40,29 @@ class ProcessStage:
     """Works on deliveries of one lane; enrichment of different subjects waits at the same time."""
 
     line: Line
-    pool: ThreadPoolExecutor
+    pools: Mapping[str, ThreadPoolExecutor]
     batch: int = 100
 
     def work(self, lease: Lease, rows: Sequence[Row[Any]]) -> None:
         """Process a batch and commit it. Raises LeaseLost."""
-        run_chains(self.pool, chains(rows), self._chain, lambda results: self._commit(lease, results))
+        source = lease.lane.split(":")[1]
+        if source not in self.line.sources:
+            why = f"source {source} is not in bridge.yaml"
+            self._commit(lease, [_postponed(row, _NOT_CONFIGURED, why) for row in rows])
+            return
+        commit = partial(self._commit, lease)
+        run_chains(self.pools[source], chains(rows), partial(self._chain, self.line.sources[source]), commit)
 
-    def _chain(self, rows: list[Row[Any]]) -> list[Worked]:
+    def _chain(self, source: SourceLine, rows: list[Row[Any]]) -> list[Worked]:
         """One subject's deliveries in order; those behind one that has to wait stay where they are."""
         results: list[Worked] = []
         for row in rows:
-            results.append(self._one(row))
+            results.append(self._one(source, row))
             if isinstance(results[-1], PostponedDelivery):
                 break
         return results
 
-    def _one(self, row: Row[Any]) -> Worked:
-        source = self.line.sources.get(row.source)
-        if source is None:
-            return _postponed(row, _NOT_CONFIGURED, f"source {row.source} is not in bridge.yaml")
+    def _one(self, source: SourceLine, row: Row[Any]) -> Worked:
         if row.starts >= MAX_STARTS:
             return DeadDelivery(seq=row.seq, source=row.source, reason=f"its worker died {row.starts} times")
         try:

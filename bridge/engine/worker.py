@@ -29,8 +29,8 @@ _log = structlog.get_logger(__name__)
 class Stage(Protocol):
     """What a lane does with its rows: works on them and commits what came of it."""
 
-    batch: int
-
+    @property
+    def batch(self) -> int: ...
     def work(self, lease: Lease, rows: Sequence[Row[Any]]) -> None: ...
 
 

@@ -37,10 +37,9 @@ def prepare(connector: TargetConnector, message: Message, settings: Settings) ->
     operation = connector.manifest.operations.get(message.operation)
     if operation is None:
         raise TargetError(f"{connector.name} has no operation {message.operation}")
-    known = dict.fromkeys(connector.manifest.options.get("properties", {}))
-    settings = replace(settings, options=known | dict(settings.options))
     if operation.request is not None:
-        return prepare_declared(operation, message, settings)
+        known = dict.fromkeys(connector.manifest.options.get("properties", {}))
+        return prepare_declared(operation, message, replace(settings, options=known | dict(settings.options)))
     if connector.code is None:
         raise TargetError(f"{connector.name}.{operation.name} has neither a declared request nor code")
     return _keyed(connector.code.prepare(message, settings), message)

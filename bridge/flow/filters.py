@@ -6,16 +6,32 @@ NULL_AWARE. Sizes are bounded here where a result can be larger than what went i
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import quote
 
 from bridge.core.events import stamp
-from bridge.flow.values import COMPARISONS, MAX_TEXT, Fault, compare, entries, short_enough, text_of
+from bridge.core.vocabulary import short
+from bridge.flow.lists import (
+    TESTS,
+    backwards,
+    first,
+    join,
+    last,
+    numbers,
+    ordered,
+    picked,
+    rejected,
+    rejected_by,
+    selected,
+    selected_by,
+    total,
+    unique,
+)
+from bridge.flow.values import MAX_TEXT, Fault, entries, json_text, text_of
 
 __all__ = ["FILTERS", "FUNCTIONS", "METHODS", "NULL_AWARE", "TESTS", "Fault"]
 
@@ -82,10 +98,9 @@ def money(minor: object, currency: object = None) -> str:
     return str(Decimal(minor).scaleb(-_EXPONENTS.get(currency, 2)))
 
 
-def tojson(value: object) -> str:
-    """Compact JSON text, nothing escaped for HTML."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return short_enough(text)
+def short_type(value: object) -> str:
+    """A canonical type without its frame: edu.grade.published.v1 becomes grade.published."""
+    return short(text_of(value))
 
 
 def _moment(value: object) -> datetime:
@@ -163,118 +178,21 @@ def rounded(value: float, precision: int = 0, method: str = "common") -> float:
 # --- lists ------------------------------------------------------------------------------------------------------------
 
 
-def join(value: object, separator: str = "", attribute: str | None = None) -> str:
-    parts = [text_of(entry) for entry in _picked(value, attribute)]
-    if sum(map(len, parts)) + len(separator) * max(len(parts) - 1, 0) > MAX_TEXT:
-        raise Fault(f"join would make a text of more than {MAX_TEXT} characters")
-    return separator.join(parts)
-
-
 def mapped(value: object, name: str | None = None, attribute: str | None = None, default: object = None) -> list[Any]:
     """`map(attribute="scheme")`, or `map("upper")` with a filter that takes no argument."""
     if attribute is not None:
-        return [default if entry is None else entry for entry in _picked(value, attribute)]
+        return [default if entry is None else entry for entry in picked(value, attribute)]
     if name not in MAPPABLE:
         raise Fault(f"map expected attribute=… or one of {', '.join(sorted(MAPPABLE))}")
     return [None if entry is None else FILTERS[name](entry) for entry in entries(value)]
-
-
-def selected(value: object, test: str | None = None, argument: object = None) -> list[Any]:
-    return [entry for entry in entries(value) if _passes(entry, test, argument)]
-
-
-def rejected(value: object, test: str | None = None, argument: object = None) -> list[Any]:
-    return [entry for entry in entries(value) if not _passes(entry, test, argument)]
-
-
-def selected_by(value: object, attribute: str, test: str | None = None, argument: object = None) -> list[Any]:
-    return [entry for entry in entries(value) if _passes(_pick(entry, attribute), test, argument)]
-
-
-def rejected_by(value: object, attribute: str, test: str | None = None, argument: object = None) -> list[Any]:
-    return [entry for entry in entries(value) if not _passes(_pick(entry, attribute), test, argument)]
-
-
-def ordered(
-    value: object, reverse: bool = False, case_sensitive: bool = False, attribute: str | None = None
-) -> list[Any]:
-    """Sorted; null comes first, text without regard to case."""
-
-    def rank(entry: object) -> tuple[bool, Any]:
-        picked = _pick(entry, attribute) if attribute else entry
-        return (picked is not None, picked.lower() if isinstance(picked, str) and not case_sensitive else picked or 0)
-
-    return sorted(entries(value), key=rank, reverse=reverse)
-
-
-def unique(value: object, attribute: str | None = None) -> list[Any]:
-    """The first of each, told apart by their JSON."""
-    seen: dict[str, Any] = {}
-    for entry in entries(value):
-        seen.setdefault(tojson(_pick(entry, attribute) if attribute else entry), entry)
-    return list(seen.values())
-
-
-def total(value: object, attribute: str | None = None, start: float = 0) -> float:
-    numbers = [entry for entry in _picked(value, attribute) if entry is not None]
-    if not all(isinstance(entry, int | float) for entry in numbers):
-        raise Fault("sum expected numbers")
-    return sum(numbers, start)
-
-
-def first(value: object) -> Any:
-    """The first entry, or null."""
-    return next(iter(entries(value)), None)
-
-
-def last(value: object) -> Any:
-    """The last entry, or null."""
-    return next(iter(reversed(entries(value))), None)
-
-
-def backwards(value: object) -> Any:
-    return value[::-1] if isinstance(value, str) else list(entries(value))[::-1]
-
-
-def numbers(start: int, stop: int | None = None, step: int = 1) -> range:
-    """`range`, of at most 10,000 numbers."""
-    result = range(start) if stop is None else range(start, stop, step)
-    if len(result) > 10_000:
-        raise Fault("range is limited to 10000 numbers")
-    return result
-
-
-def _pick(entry: object, path: str) -> Any:
-    """A dotted path inside an entry; null where something on the way is null."""
-    value: Any = entry
-    for step in path.split("."):
-        if value is None:
-            return None
-        if not isinstance(value, Mapping) or step not in value:
-            raise Fault(f"there is no {path} in an entry of the list")
-        value = value[step]
-    return value
-
-
-def _picked(value: object, attribute: str | None) -> Iterable[Any]:
-    return entries(value) if attribute is None else [_pick(entry, attribute) for entry in entries(value)]
-
-
-def _passes(value: object, test: str | None, argument: object) -> bool:
-    if test is None:
-        return bool(value)
-    if test in COMPARISONS:
-        return compare(COMPARISONS[test], value, argument)
-    if test not in TESTS:
-        raise Fault(f"expected one of the tests {', '.join(sorted(COMPARISONS | TESTS))}")
-    return TESTS[test](value)
 
 
 # --- the tables -------------------------------------------------------------------------------------------------------
 
 FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "urlseg": urlseg, "iso": iso, "date": date, "epoch_ms": epoch_ms, "odata_str": odata_str,
-    "slack_escape": slack_escape, "ids": ids, "money": money, "tojson": tojson, "default": default, "d": default,
+    "slack_escape": slack_escape, "ids": ids, "money": money, "short": short_type, "tojson": json_text,
+    "default": default, "d": default,
     "upper": lambda value: text_of(value).upper(), "lower": lambda value: text_of(value).lower(),
     "title": lambda value: text_of(value).title(), "capitalize": lambda value: text_of(value).capitalize(),
     "trim": lambda value, characters=None: text_of(value).strip(characters), "string": text_of, "replace": replace,
@@ -298,21 +216,6 @@ NULL_AWARE: Final = frozenset(("default", "d", "tojson", "urlseg"))
 
 FUNCTIONS: Final = frozenset(("ids", "money", "range", "urlseg", "iso", "date", "epoch_ms"))
 """Filters that may be written as functions too: `ids(event.data.person, 'sis.studentNumber')`."""
-
-TESTS: Final[dict[str, Callable[[Any], bool]]] = {
-    "none": lambda value: value is None,
-    "string": lambda value: isinstance(value, str),
-    "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
-    "integer": lambda value: isinstance(value, int) and not isinstance(value, bool),
-    "float": lambda value: isinstance(value, float),
-    "boolean": lambda value: isinstance(value, bool),
-    "true": lambda value: value is True,
-    "false": lambda value: value is False,
-    "mapping": lambda value: isinstance(value, Mapping),
-    "sequence": lambda value: isinstance(value, list | tuple | range | str),
-    "odd": lambda value: value % 2 == 1,
-    "even": lambda value: value % 2 == 0,
-}
 
 METHODS: Final[dict[type, dict[str, Callable[..., Any]]]] = {
     str: {

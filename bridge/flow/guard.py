@@ -202,12 +202,15 @@ def _check_path(node: nodes.Getattr | nodes.Getitem) -> None:
     step: nodes.Expr = node
     while isinstance(step, nodes.Getattr | nodes.Getitem):
         if isinstance(step, nodes.Getattr):
-            path.insert(0, step.attr)
+            path.append(step.attr)
         elif isinstance(step.arg, nodes.Const) and isinstance(step.arg.value, str | int):
-            path.insert(0, step.arg.value)
+            path.append(step.arg.value)
         else:
             return
         step = step.node
+        if len(path) > MAX_NESTING:
+            raise BadTemplate("too long or nested too deeply")
+    path.reverse()
     if not isinstance(step, nodes.Name) or step.name not in ("event", "ev", "delivery"):
         return
     if step.name == "delivery":

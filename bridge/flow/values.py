@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -67,8 +68,9 @@ def entries(value: object) -> Sequence[Any]:
     raise Fault(f"expected a list and got {kind_of(value)}")
 
 
-def short_enough(text: str) -> str:
-    """The text, or Fault."""
+def json_text(value: object) -> str:
+    """Compact JSON, nothing escaped for HTML. Raises Fault for more than MAX_TEXT characters."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     if len(text) > MAX_TEXT:
         raise Fault(f"a text of more than {MAX_TEXT} characters")
     return text

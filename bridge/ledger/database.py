@@ -9,16 +9,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import ColumnElement, Connection, Engine, Table, create_engine, event, func, literal_column
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Table,
+    create_engine,
+    event,
+    func,
+    inspect,
+    literal_column,
+    text,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
+VERSION: Final = "0001"
+"""The newest migration in `migrations/versions`."""
+
 _MIGRATION_LOCK: Final = 0x43414D50  # any number, the same for every process that migrates
 
 
@@ -49,7 +59,11 @@ class Ledger:
 
     def upgrade(self) -> None:
         """Bring the tables to the present version; several processes may call this at once."""
-        config = _alembic(self.engine)
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(_MIGRATIONS))
         with self.engine.connect() as connection:
             if not self._sqlite:
                 connection.execute(func.pg_advisory_lock(_MIGRATION_LOCK).select())
@@ -64,8 +78,9 @@ class Ledger:
     def is_current(self) -> bool:
         """Whether the tables have the version that this code expects."""
         with self.read() as connection:
-            present = MigrationContext.configure(connection).get_current_revision()
-        return present == ScriptDirectory(str(_MIGRATIONS)).get_current_head()
+            if not inspect(connection).has_table("alembic_version"):
+                return False
+            return connection.execute(text("select version_num from alembic_version")).scalar() == VERSION
 
     def close(self) -> None:
         self.engine.dispose()
@@ -98,13 +113,6 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     immediate = connection.get_execution_options().get("sqlite_immediate")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
-
-
-def _alembic(engine: Engine) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
-    config.set_main_option("sqlalchemy.url", engine.url.render_as_string(hide_password=False).replace("%", "%%"))
-    return config
 
 
 def database_now(connection: Connection) -> ColumnElement[int]:

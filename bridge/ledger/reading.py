@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, Table, select
+from sqlalchemy import Connection, Row, Select, Table, func, select
 
 from bridge.core.events import Json
 from bridge.core.vocabulary import TYPES, matches
@@ -196,3 +196,43 @@ def bodies_of(ledger: Ledger, ids: Collection[str]) -> dict[str, tuple[str, int]
     with ledger.read() as connection:
         rows = connection.execute(select(events.c.id, events.c.body, events.c.recorded_ms).where(events.c.id.in_(ids)))
         return {row.id: (row.body, row.recorded_ms) for row in rows}
+
+
+def keys_beginning(ledger: Ledger, beginning: str) -> list[str]:
+    """Whole message keys from what a person types: all of a key, or its first 8 characters or more."""
+    if len(beginning) < 8:
+        return []
+    with ledger.read() as connection:
+        query = select(messages.c.key).where(messages.c.key.startswith(beginning, autoescape=True))
+        return list(connection.execute(query.limit(2)).scalars())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closing:
+    """What an account of a whole run needs: deliveries by their state, repeats, and messages by their state."""
+
+    deliveries: Mapping[str, str]
+    repeats: frozenset[str]
+    events: int
+    messages: Mapping[str, str]
+
+
+def closing(ledger: Ledger) -> Closing:
+    """Everything in the ledger by id; for the account of a demo or a test, not for a ledger of years."""
+    with ledger.read() as connection:
+        arrived = connection.execute(select(deliveries_in.c.id, deliveries_in.c.status))
+        return Closing(
+            deliveries={row.id: row.status for row in arrived},
+            repeats=frozenset(connection.execute(select(repeats.c.id)).scalars()),
+            events=connection.execute(select(func.count()).select_from(events)).scalar_one(),
+            messages={row.key: row.status for row in connection.execute(select(messages.c.key, messages.c.status))},
+        )
+
+
+def unfinished(ledger: Ledger) -> int:
+    """How many deliveries and messages still wait."""
+    with ledger.read() as connection:
+        return sum(
+            connection.execute(select(func.count()).select_from(table).where(table.c.status == "waiting")).scalar_one()
+            for table in (deliveries_in, messages)
+        )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import socket
+import ssl
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -41,13 +42,17 @@ class Door:
 class GuardedAdapter(HTTPAdapter):
     """A transport whose every new connection goes through a door. It retries nothing and follows nothing."""
 
-    def __init__(self, door: Door, connections: int) -> None:
+    def __init__(self, door: Door, connections: int, trust: ssl.SSLContext) -> None:
         self._door = door
+        self._trust = trust
         super().__init__(pool_connections=4, pool_maxsize=connections, max_retries=0)
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: Any) -> None:
-        super().init_poolmanager(connections, maxsize, block, **pool_kwargs)
+        super().init_poolmanager(connections, maxsize, block, ssl_context=self._trust, **pool_kwargs)
         self.poolmanager.pool_classes_by_scheme = _pool_classes(self._door)
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        """Nothing: the context verifies. The inherited method reads the whole bundle anew for every connection."""
 
 
 class _Guarded(HTTPConnection):

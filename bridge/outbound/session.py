@@ -8,12 +8,13 @@ import ssl
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from http.client import HTTPException
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final, Protocol
 
 import requests
+from requests.certs import where as mozilla_bundle
 from requests.exceptions import RequestException
 from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import HTTPError
@@ -26,7 +27,7 @@ from bridge.outbound.adapter import Door, GuardedAdapter
 from bridge.outbound.guard import NetworkPolicy, Resolve, check_url, system_resolve
 
 # urllib3 writes URLs into its log, also on level WARNING, and the URL of a hook is a secret.
-logging.getLogger("urllib3").propagate = False
+logging.getLogger("urllib3").setLevel(logging.CRITICAL)
 
 
 def _version() -> str:
@@ -92,8 +93,8 @@ class GuardedSession:
         connections: int = 16,
     ) -> None:
         self._limits = limits
-        self._verify: bool | str = ca_bundle or True
-        self._adapter = GuardedAdapter(Door(policy=policy, resolve=resolve, total=limits.total), connections)
+        door = Door(policy=policy, resolve=resolve, total=limits.total)
+        self._adapter = GuardedAdapter(door, connections, _trust(ca_bundle))
 
     def send(self, request: Request) -> Answer:
         """One request, one answer of any status.
@@ -103,9 +104,7 @@ class GuardedSession:
         """
         prepared = _prepared(request)
         try:
-            response = self._adapter.send(
-                prepared, stream=True, timeout=(self._limits.connect, self._limits.read), verify=self._verify
-            )
+            response = self._adapter.send(prepared, stream=True, timeout=(self._limits.connect, self._limits.read))
         except (RequestException, HTTPError, OSError) as error:
             # Whatever fails after the last byte was sent is AnswerLost already (see adapter.py).
             raise NotSent(_words(error)) from None
@@ -129,6 +128,16 @@ class GuardedSession:
     def close(self) -> None:
         """Close all idle connections."""
         self._adapter.close()
+
+
+@cache
+def _trust(ca_bundle: str | None) -> ssl.SSLContext:
+    """Whom to believe: the system's authorities, where a campus puts its own, and Mozilla's; or one bundle alone."""
+    if ca_bundle is not None:
+        return ssl.create_default_context(cafile=ca_bundle)
+    context = ssl.create_default_context()
+    context.load_verify_locations(cafile=mozilla_bundle())
+    return context
 
 
 def _prepared(request: Request) -> requests.PreparedRequest:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -20,6 +19,7 @@ from bridge.testing.hostile import (
     Caught,
     StubbornApi,
     hostile_forms,
+    json_of,
     origin,
     places,
     shown,
@@ -56,6 +56,8 @@ def changed_body_refused(connector: SourceConnector) -> list[str]:
         return []
     complaints = []
     for fixture in genuine(connector):
+        if accepted(connector, fixture.inbound, replace(fixture.settings, secrets=())):
+            continue  # these settings ask for no signature, for instance because a token in the address is the proof
         for change, body in _changed(fixture.inbound.body):
             if accepted(connector, replace(fixture.inbound, body=body), fixture.settings):
                 complaints.append(f"{fixture.name}: accepted with {change}")
@@ -112,12 +114,16 @@ def hostile_bodies_raise_only_our_errors(connector: SourceConnector) -> list[str
     for fixture in fixtures[:1]:
         for name, body in BODIES.items():
             complaints += _survives(connector, fixture, body, name)
-    for fixture in fixtures:
+    thoroughly_asked: set[tuple[str, ...]] = set()
+    for turn, fixture in enumerate(fixtures):
+        kinds = tuple(str(event["sourceevent"]) for event in fixture.expected.get("events", []))
+        forms = hostile_forms(json_of(fixture.inbound.body), turn if kinds in thoroughly_asked else None)
+        thoroughly_asked.add(kinds)
         for name, inbound in _odd_requests(fixture.inbound):
             complaints += _verifies_calmly(connector, inbound, fixture.settings, f"{fixture.name} with {name}")
-        for name, document in hostile_forms(_json(fixture.inbound.body)):
+        for name, document in forms:
             complaints += _survives(connector, fixture, wire(document), f"{fixture.name} with {name}")
-        complaints += _hostile_answers(connector, fixture)
+        complaints += _hostile_answers(connector, fixture, turn)
     return complaints
 
 
@@ -161,7 +167,7 @@ def _with_secrets(settings: Settings, secrets: tuple[str, ...]) -> Settings:
 
 
 def _changed(body: bytes) -> Iterator[tuple[str, bytes]]:
-    document = _json(body)
+    document = json_of(body)
     if document is None:
         yield "another body", body + b"x"
         return
@@ -213,7 +219,7 @@ def _survives(connector: SourceConnector, fixture: Fixture, body: bytes, what: s
     return complaints
 
 
-def _hostile_answers(connector: SourceConnector, fixture: Fixture) -> list[str]:
+def _hostile_answers(connector: SourceConnector, fixture: Fixture, turn: int) -> list[str]:
     """Whatever the platform's API answers, enrichment gives valid events or waits."""
     complaints: list[str] = []
     proven = accepted(connector, fixture.inbound, fixture.settings)
@@ -222,7 +228,7 @@ def _hostile_answers(connector: SourceConnector, fixture: Fixture) -> list[str]:
         return complaints
     events = events_of(connector, proven, fixture.settings)
     for call, answer in answers.items():
-        for name, document in hostile_forms(answer.get("json")):
+        for name, document in hostile_forms(answer.get("json"), turn):
             what = f"{fixture.name} with {name} in the answer to {call}"
             changed = {**answers, call: {"json": document}}
             api = StubbornApi(settings=fixture.settings, now=fixture.inbound.received_at, answers=changed)
@@ -248,7 +254,7 @@ def _texts(connector: SourceConnector, fixture: Fixture) -> Iterator[str]:
             yield f"{caught.error} {caught.error!r}"
     if proven is None:
         return
-    for _, document in hostile_forms(_json(fixture.inbound.body)):
+    for _, document in hostile_forms(json_of(fixture.inbound.body), turn=0):
         inbound = replace(fixture.inbound, body=wire(document))
         with Caught() as caught:
             for notice in connector.code.parse(replace(proven, inbound=inbound), fixture.settings):
@@ -263,9 +269,3 @@ def _secret_texts(settings: Settings) -> set[str]:
         if isinstance(value, str) and re.search(r"token|secret|password|key$|credential", name):
             texts.add(value)
     return {text for text in texts if len(text) >= 6}
-
-
-def _json(body: bytes) -> Any:
-    with Caught():
-        return json.loads(body)
-    return None

@@ -93,6 +93,9 @@ VALUES: Final[dict[str, Any]] = {
 }
 """Values to stand in any place of a body or of an API's answer."""
 
+EACH: Final = 8
+"""How many of VALUES a place gets at a turn: after three turns it has met all of them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StubbornApi:
@@ -155,19 +158,19 @@ def value_at(document: Any, steps: Steps) -> Any:
 
 
 def with_value(document: Any, steps: Steps, value: Any) -> Any:
-    """A copy of a document with another value at a place."""
+    """A document with another value at a place; what is on the way there is copied, the rest shared."""
     if not steps:
         return value
-    changed = copy.deepcopy(document)
-    value_at(changed, steps[:-1])[steps[-1]] = value
+    changed = copy.copy(document)
+    changed[steps[0]] = with_value(document[steps[0]], steps[1:], value)
     return changed
 
 
 def without(document: Any, steps: Steps) -> Any:
-    """A copy of a document without what stands at a place, which is not the whole."""
-    changed = copy.deepcopy(document)
-    del value_at(changed, steps[:-1])[steps[-1]]
-    return changed
+    """A document without what stands at a place, which is not the whole."""
+    parent = copy.copy(value_at(document, steps[:-1]))
+    del parent[steps[-1]]
+    return with_value(document, steps[:-1], parent)
 
 
 def shown(steps: Steps) -> str:
@@ -175,15 +178,30 @@ def shown(steps: Steps) -> str:
     return "$" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
 
 
+def json_of(body: bytes) -> Any:
+    """The JSON value of a body, or None for what is not JSON."""
+    with Caught():
+        return json.loads(body)
+    return None
+
+
 def wire(document: Any) -> bytes:
     """A document as a platform would send it; infinity goes as a number that is too large for a float."""
     return json.dumps(document, separators=(",", ":")).replace("Infinity", "1e999").encode()
 
 
-def hostile_forms(document: Any) -> Iterator[tuple[str, Any]]:
-    """A document with every value of VALUES in every place, and with every place missing; what and where beside it."""
-    for steps in places(document):
+def hostile_forms(document: Any, turn: int | None = None) -> Iterator[tuple[str, Any]]:
+    """A document with VALUES in every place, and with every place missing; what and where beside it.
+
+    With a `turn` each place gets only EACH of them, which take turns from place to place and from turn to turn.
+    """
+    values = list(VALUES.items())
+    for position, steps in enumerate(places(document)):
         if steps:
             yield f"nothing at {shown(steps)}", without(document, steps)
-        for name, value in VALUES.items():
+        chosen = values
+        if turn is not None:
+            first = (turn + position) * EACH % len(values)
+            chosen = values[first : first + EACH]
+        for name, value in chosen:
             yield f"{name} at {shown(steps)}", with_value(document, steps, value)

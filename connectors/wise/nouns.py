@@ -25,7 +25,7 @@ _ODD_EXPONENTS: Final = {
     4: "CLF UYW",
 }
 _EXPONENTS: Final = {code: exponent for exponent, codes in _ODD_EXPONENTS.items() for code in codes.split()}
-_LARGEST_NUMBER: Final = 10**15
+_MOST_DIGITS: Final = 15
 
 
 def maybe_id(value: Payload) -> str | None:
@@ -122,6 +122,6 @@ def number(value: Payload) -> Decimal:
         exact = Decimal(str(value.value))
     except ArithmeticError:
         raise PayloadError(value.path, "a number") from None
-    if not exact.is_finite() or abs(exact) > _LARGEST_NUMBER:
+    if not exact.is_finite() or exact.adjusted() > _MOST_DIGITS:
         raise PayloadError(value.path, "a number within reason")
     return exact

@@ -78,9 +78,9 @@ def _members(story: Story, classroom: Json, begin: datetime) -> Iterator[Step]:
         payload = {"classroom": room, "student": _brief(world.people[old]), "remove": True}
         yield step(at + _MINUTE, "StudentRemovedFromClassroomEvent", payload, lambda: _drop(students, old))
     if rng.random() < 0.05:
-        helper = world.register(rng)
-        payload = {"classroom": room, "teacher": _brief(helper)}
-        yield step(at, "TeacherAddedToClassroomEvent", payload, lambda: teachers.append(helper["_id"]))
+        assistant = world.register(rng)
+        payload = {"classroom": room, "teacher": _brief(assistant)}
+        yield step(at, "TeacherAddedToClassroomEvent", payload, lambda: teachers.append(assistant["_id"]))
     if teachers and rng.random() < 0.3:
         leaver = teachers[0]
         payload = {"classroom": room, "teacher": _brief(world.people[leaver]), "remove": True}

@@ -9,7 +9,7 @@ Pages: docs.wise.live/wise-api-integration/webhooks-integration and below it.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -58,7 +58,7 @@ def verify(inbound: Inbound, settings: Settings) -> Verified:
     )
 
 
-def _match(secrets: tuple[str, ...] | list[str], value: str, scheme: str) -> int | None:
+def _match(secrets: Sequence[str], value: str, scheme: str) -> int | None:
     """Which secret (counted from 1) stands in a value, in constant time; an empty value never matches one."""
     word, _, rest = (part.strip() for part in value.strip().partition(" "))
     carried = {"none": [value.strip()], "any": [value.strip(), rest]}.get(

@@ -1,0 +1,126 @@
+"""What every verb needs: the configuration, and the ledger once it is asked for."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import structlog
+from rich.console import Console
+from rich.table import Table
+
+from bridge.core.errors import ConfigurationError
+from bridge.core.manifest import Registry
+
+if TYPE_CHECKING:  # what only some verbs need is imported when they run
+    from bridge.config.values import Configuration, LogConfig
+    from bridge.engine.hints import Hints
+    from bridge.ledger.database import Ledger
+
+_RETRY_SECONDS = 1.0
+
+
+@dataclass
+class Context:
+    """One run of the command. Reads bridge.yaml when a verb first needs it, and ends in words if it cannot be used."""
+
+    registry: Registry
+    file: Path = Path("bridge.yaml")
+
+    @cached_property
+    def configuration(self) -> Configuration:
+        from bridge.config.configuration import load_configuration
+
+        try:
+            return load_configuration(
+                self.file, sources=self.registry.sources, targets=self.registry.targets, environ=os.environ
+            )
+        except ConfigurationError as error:
+            for problem in error.problems:
+                click.secho(str(problem), fg="red", err=True)
+            raise click.exceptions.Exit(2) from None
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        from bridge.ledger.database import Ledger
+
+        opened = Ledger(self.configuration.storage.database)
+        if not opened.is_current():
+            opened.upgrade()
+        return opened
+
+    def open_ledger(self, wait: Callable[[float], bool]) -> Ledger:
+        """The ledger for a process that runs for long: it waits for a database that is away, until `wait` says stop."""
+        from sqlalchemy.exc import DBAPIError
+
+        while True:
+            try:
+                return self.ledger
+            except DBAPIError as error:
+                structlog.get_logger(__name__).warning("ledger_unreachable", error=type(error).__name__)
+            if wait(_RETRY_SECONDS):
+                raise click.exceptions.Exit(0)
+
+    @cached_property
+    def hints(self) -> Hints:
+        from bridge.engine.assembly import redis_of
+        from bridge.engine.hints import Hints
+
+        return Hints(redis_of(self.configuration, timeout=2.0))
+
+    @property
+    def user(self) -> str:
+        """Who is named in the audit trail."""
+        return getpass.getuser()
+
+
+pass_context = click.make_pass_decorator(Context)
+
+
+def as_json(document: Any) -> None:
+    """Print a document for programs."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+
+
+def as_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Print rows for people; numbers are to the right."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for position, column in enumerate(columns):
+        numbers = bool(rows) and all(row[position].replace(",", "").isdigit() for row in rows)
+        table.add_column(column, justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+
+
+def set_up_logging(log: LogConfig, process: str) -> None:
+    """Structured logs on standard error: one line an event, as text for people or as JSON for machines."""
+    level = getattr(logging, log.level.upper())
+    renderer: Any = structlog.processors.JSONRenderer() if log.format == "json" else structlog.dev.ConsoleRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info if log.format == "json" else _as_it_is,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(process=process)
+    logging.basicConfig(level=max(level, logging.WARNING), format="%(levelname)s %(name)s %(message)s")
+
+
+def _as_it_is(_logger: Any, _method: str, event: Any) -> Any:
+    return event

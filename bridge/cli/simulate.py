@@ -1,0 +1,103 @@
+"""`simulate SOURCE`: one platform that sends to a bridge, signed and retried as it would."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+
+from bridge.cli.context import Context, pass_context
+from bridge.testing.platform_server import serve_platform
+from bridge.testing.sender import Account, Plan, Sender
+
+
+@click.command()
+@click.argument("source")
+@click.option("--url", help="The webhook address; by default that of this bridge.")
+@click.option("--secret", help="The secret to sign with; by default the source's first.")
+@click.option("--rate", default=5.0, show_default=True, help="Webhooks a second; 0 is as fast as it goes.")
+@click.option("--count", type=click.IntRange(1), help="Stop after so many; by default Ctrl-C does.")
+@click.option("--kind", help="Only this kind of event, instead of a whole day's mixture.")
+@click.option("--duplicates", default=0.0, help="Share of calls that are sent twice.")
+@click.option("--disorder", default=0.0, help="Share of calls that later ones overtake.")
+@click.option("--forgeries", default=0.0, help="Share of calls beside which a forged one is sent.")
+@click.option("--time-scale", default=1.0, show_default=True, help="Shortens the pauses before retries: 0.01 …")
+@click.option("--api-port", type=int, help="Also serve the platform's simulated API at this port.")
+@click.option("--seed", default=1, show_default=True)
+@click.option("--json", "json_output", is_flag=True, help="End with the account as JSON.")
+@pass_context
+def simulate(
+    context: Context,
+    source: str,
+    *,
+    url: str | None,
+    secret: str | None,
+    rate: float,
+    count: int | None,
+    kind: str | None,
+    duplicates: float,
+    disorder: float,
+    forgeries: float,
+    time_scale: float,
+    api_port: int | None,
+    seed: int,
+    json_output: bool,
+) -> None:
+    """Play the platform behind SOURCE: a source of bridge.yaml, or a connector with --url and --secret."""
+    connector = context.registry.sources.get(source)
+    if url is None or secret is None or connector is None:
+        configuration = context.configuration
+        configured = configuration.sources.get(source)
+        if configured is None:
+            known = ", ".join(context.registry.sources)
+            raise click.ClickException(
+                f"{source} is not a source of {context.file}; with --url and --secret it may be one of {known}"
+            )
+        connector = context.registry.sources[configured.connector]
+        host = "127.0.0.1" if configuration.web.host in ("0.0.0.0", "::") else configuration.web.host  # noqa: S104
+        url = url or f"http://{host}:{configuration.web.port}/hooks/{source}"
+        secret = secret or configured.settings.secrets[0]
+    platform = connector.simulator.platform(seed)
+    calls = None if kind is None else iter(lambda: platform.sample(kind), None)
+    plan = Plan(
+        rate=rate or None,
+        calls=count,
+        duplicates=duplicates,
+        disorder=disorder,
+        forgeries=forgeries,
+        time_scale=time_scale,
+        seed=seed,
+    )
+    server = None if api_port is None else serve_platform(platform, port=api_port)
+    sender = Sender(
+        platform,
+        connector.simulator.RULE,
+        secret=secret,
+        url=url,
+        plan=plan,
+        calls=calls,
+        on_progress=None if json_output else _progress,
+        progress_seconds=1.0,
+    )
+    sender.start()
+    try:
+        while sender.running:
+            sender.wait(0.5)
+    except KeyboardInterrupt:
+        sender.stop(now=True)
+    account = sender.wait(5)
+    if server is not None:
+        server.close()
+    if json_output:
+        click.echo(json.dumps(asdict(account), default=str))
+    if account.gave_up or account.forgeries_taken:
+        raise click.exceptions.Exit(1)
+
+
+def _progress(account: Account) -> None:
+    click.echo(
+        f"{account.seconds:7.1f} s  {account.calls} webhooks, {account.sent} requests: {account.accepted} accepted, "
+        f"{account.ignored} ignored, {account.duplicates_accepted} sent twice, {account.forgeries_refused} forged ones "
+        f"refused, {account.retries} retries, {account.gave_up} given up"
+    )

@@ -1,0 +1,89 @@
+"""The composition root: the only module that imports the connectors. `campusbridge` and gunicorn begin here."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import connectors
+from bridge.cli.app import campusbridge
+from bridge.cli.context import Context, set_up_logging
+from bridge.config.connectors import source_connector, target_connector
+from bridge.core.manifest import Registry
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+_FOLDER = Path(connectors.__file__).parent
+
+
+def main() -> None:
+    """The command `campusbridge`."""
+    campusbridge(obj=Context(registry=registry()))
+
+
+@cache
+def registry() -> Registry:
+    """All connectors of this installation."""
+    return Registry(
+        sources={
+            name: source_connector(_FOLDER / name, code, simulator)
+            for name, (code, simulator) in connectors.SOURCES.items()
+        },
+        targets={
+            name: target_connector(_FOLDER / name, connectors.TARGETS.get(name))
+            for name in sorted((*connectors.TARGETS, *connectors.DECLARED_TARGETS))
+        },
+    )
+
+
+def web_app() -> Flask:
+    """The Flask application for gunicorn; the file in CAMPUSBRIDGE_CONFIG, or bridge.yaml, says how.
+
+    gunicorn makes it once and forks: connections and journal segments are made by each process for itself.
+    """
+    from bridge.engine.assembly import journal_folder, mapping_problems, receiving, redis_folder
+    from bridge.engine.redis_server import pinger
+    from bridge.engine.shipper import Lanes
+    from bridge.journal.writer import JournalWriter
+    from bridge.ledger.database import Ledger
+    from bridge.web.app import WebParts, create_app
+    from bridge.web.health import Health
+    from bridge.web.hooks import Receiver
+    from bridge.web.keeping import in_journal, in_ledger
+
+    context = Context(registry=registry(), file=Path(os.environ.get("CAMPUSBRIDGE_CONFIG", "bridge.yaml")))
+    configuration = context.configuration
+    set_up_logging(configuration.log, "web")
+    sources = receiving(configuration, context.registry)
+    journal = journal_folder(configuration) if configuration.accept == "journal" else None
+
+    @cache
+    def ledger() -> Ledger:
+        return Ledger(configuration.storage.database)
+
+    keep = (
+        in_journal(JournalWriter(journal))
+        if journal is not None
+        else in_ledger(ledger, Lanes(sources=sources), context.hints)
+    )
+    return create_app(
+        WebParts(
+            receiver=Receiver(sources=sources, keep=keep),
+            health=Health(
+                journal=journal,
+                ledger=ledger,
+                ping_redis=pinger(configuration.storage.redis, redis_folder(configuration)),
+                mapping_problems=mapping_problems(configuration, context.registry),
+            ),
+            ledger=ledger,
+            console=configuration.web.console,
+            max_body_bytes=configuration.web.max_body_bytes,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

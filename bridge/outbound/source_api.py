@@ -1,0 +1,238 @@
+"""A platform's API as enrichment sees it: logged in, bounded, written down, and asked once for what is good a while."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Final
+from urllib.parse import urlencode, urlsplit
+
+from bridge.core.contracts import Answer, ApiAccess, Request, Settings, TokenRequest
+from bridge.core.errors import DestinationForbidden, PayloadError, SourceRefused, SourceUnavailable, TargetError
+from bridge.core.events import Json
+from bridge.core.payload import Payload
+from bridge.core.signing import canonical_json, fingerprint
+from bridge.flow.judge import NoAnswer, wait_asked_for
+from bridge.outbound.guard import NetworkPolicy, Resolve, system_resolve
+from bridge.outbound.kept import Kept, KeptAnswers
+from bridge.outbound.session import API_LIMITS, AnswerTooLong, GuardedSession, Limits, Sender
+from bridge.outbound.tokens import Token, TokenCache
+
+QUICK_RETRY_SECONDS: Final = 0.2
+DEFAULT_TOKEN_LIFE: Final = 300.0
+"""Seconds, for a platform that does not say how long its token lives."""
+
+_ABSOLUTE: Final = re.compile(r"https?://", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRecord:
+    """One call for the story of an event. `status` is None when there was no answer; `call` has no query."""
+
+    call: str
+    status: int | None
+    ms: int
+    cached: bool = False
+
+    def to_json(self) -> Json:
+        return {"call": self.call, "status": self.status, "ms": self.ms, "cached": self.cached}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """What all enrichment of one source shares in a process. Safe for threads."""
+
+    settings: Settings
+    access: ApiAccess
+    sender: Sender
+    tokens: TokenCache
+    kept: KeptAnswers
+
+    def client(self) -> HttpSourceApi:
+        """A client for one event's enrichment; not to be shared between threads."""
+        return HttpSourceApi(platform=self)
+
+
+def platform_of(
+    settings: Settings,
+    access: ApiAccess,
+    policy: NetworkPolicy,
+    tokens: TokenCache,
+    kept: KeptAnswers,
+    *,
+    limits: Limits = API_LIMITS,
+    resolve: Resolve = system_resolve,
+) -> Platform:
+    """A source's platform behind its own guarded session; token fetches go through it too."""
+    session = GuardedSession(policy, limits, resolve=resolve)
+    return Platform(settings=settings, access=access, sender=session, tokens=tokens, kept=kept)
+
+
+@dataclass(slots=True, kw_only=True)
+class HttpSourceApi:
+    """The SourceApi of one event's enrichment, with a record of every call."""
+
+    platform: Platform
+    records: list[CallRecord] = field(default_factory=list)
+
+    @property
+    def settings(self) -> Settings:
+        return self.platform.settings
+
+    @property
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def calls(self) -> list[Json]:
+        """What was asked so far: `call` ("GET /flow/1"), `status`, `ms`, `cached`."""
+        return [record.to_json() for record in self.records]
+
+    def get(self, path: str, query: Mapping[str, str] | None = None, *, keep: float = 0) -> Payload | None:
+        """The JSON of a 2xx, None for a 404; a path that begins with http(s):// is fetched as it is, not logged in.
+
+        Raises SourceRefused for 401 and 403, SourceUnavailable for everything else.
+        """
+        return self._kept("GET", path, query, None, keep)
+
+    def post(self, path: str, body: Json, *, keep: float = 0) -> Payload | None:
+        """The same for a POST of JSON. It only ever asks: it may be sent twice."""
+        return self._kept("POST", path, None, canonical_json(body), keep)
+
+    def _kept(
+        self, method: str, path: str, query: Mapping[str, str] | None, body: bytes | None, keep: float
+    ) -> Payload | None:
+        request = _request(self.platform.access, method, path, query, body)
+        login = not _ABSOLUTE.match(path)
+        call = f"{method} {_shown(path)}"
+        if keep <= 0:
+            answer = self._asked(request, call, login=login)
+            return None if answer is None else Payload(answer.value)
+        began = time.monotonic()
+        key = fingerprint([self.settings.name, method, request.url, body or b"", repr(login)])
+        answer, there = self.platform.kept.get(key, keep, lambda: self._asked(request, call, login=login))
+        if there:
+            self._note(call, 404 if answer is None else 200, began, cached=True)
+        return None if answer is None else Payload(answer.value)
+
+    def _asked(self, request: Request, call: str, *, login: bool) -> Kept | None:
+        """The answer after one quick second try, for what a moment may heal."""
+        try:
+            return self._once(request, call, login=login)
+        except SourceRefused:
+            raise
+        except SourceUnavailable as error:
+            if error.retry_after is not None or not isinstance(error, _Passing):
+                raise
+        time.sleep(QUICK_RETRY_SECONDS)
+        return self._once(request, call, login=login)
+
+    def _once(self, request: Request, call: str, *, login: bool) -> Kept | None:
+        token = self.platform.access.token if login else None
+        answer = self._sent(request, call, token)
+        if answer.status == 401 and token is not None:
+            answer = self._sent(request, call, token)
+        return _meaning(answer, self.now)
+
+    def _sent(self, request: Request, call: str, token: TokenRequest | None) -> Answer:
+        """One request. A token that is refused is forgotten, so that the next request has a new one."""
+        if token is None:
+            return self._timed(request, call)
+        cache, source = self.platform.tokens, self.settings.name
+        value = cache.get(source, token, lambda: self._token(token))
+        answer = self._timed(_with_header(request, "Authorization", f"Bearer {value}"), call)
+        if answer.status == 401:
+            cache.drop(source, token, value)
+        return answer
+
+    def _token(self, token: TokenRequest) -> Token:
+        headers = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded", **token.headers}
+        body = urlencode(dict(token.form)).encode()
+        answer = self._timed(
+            Request(method="POST", url=token.url, headers=headers, body=body), f"POST {_shown(token.url)}"
+        )
+        if answer.status in (400, 401, 403):
+            raise SourceRefused(f"the token endpoint answered {answer.status}: check the credentials")
+        kept = _meaning(answer, self.now)
+        if kept is None:
+            raise SourceRefused("the token endpoint is not there: check its address")
+        try:
+            document = Payload(kept.value).object()
+            life = document.at("expires_in").maybe_integer()
+            return Token(
+                value=document.at("access_token").text(), expires_in=DEFAULT_TOKEN_LIFE if life is None else life
+            )
+        except PayloadError as error:
+            raise SourceUnavailable(f"the token endpoint's answer: {error}") from None
+
+    def _timed(self, request: Request, call: str) -> Answer:
+        began = time.monotonic()
+        try:
+            answer = self.platform.sender.send(request)
+        except AnswerTooLong as error:
+            self._note(call, None, began)
+            raise SourceUnavailable(error.reason) from None
+        except NoAnswer as silence:
+            self._note(call, None, began)
+            raise _Passing(silence.reason) from None
+        except (DestinationForbidden, TargetError) as error:
+            self._note(call, None, began)
+            raise SourceUnavailable(str(error)) from None
+        self._note(call, answer.status, began)
+        return answer
+
+    def _note(self, call: str, status: int | None, began: float, *, cached: bool = False) -> None:
+        took = round((time.monotonic() - began) * 1000)
+        self.records.append(CallRecord(call=call, status=status, ms=took, cached=cached))
+
+
+class _Passing(SourceUnavailable):
+    """Something that may be over in a moment."""
+
+
+def _meaning(answer: Answer, now: datetime) -> Kept | None:
+    status = answer.status
+    if status == 404:
+        return None
+    if status in (401, 403):
+        raise SourceRefused(f"the platform's API answered {status}: check credentials and rights")
+    if 200 <= status < 300:
+        if not answer.body.strip():
+            return Kept(None, 0)
+        try:
+            return Kept(Payload.parse(answer.body).value, len(answer.body))
+        except PayloadError:
+            raise _Passing(f"the platform's API answered {status} without JSON") from None
+    if status == 429:
+        raise SourceUnavailable("the platform's API answered 429", retry_after=wait_asked_for(answer, now))
+    if status >= 500:
+        wait = wait_asked_for(answer, now, resets=False)
+        raise _Passing(f"the platform's API answered {status}", retry_after=wait)
+    raise SourceUnavailable(f"the platform's API answered {status}")
+
+
+def _request(access: ApiAccess, method: str, path: str, query: Mapping[str, str] | None, body: bytes | None) -> Request:
+    headers: dict[str, str] = {"Accept": "application/json"}
+    if _ABSOLUTE.match(path):
+        url = path
+    else:
+        if any(step.lower().replace("%2e", ".") in (".", "..") for step in path.partition("?")[0].split("/")):
+            raise SourceUnavailable("a path may not climb with . or ..")
+        url = f"{access.base_url.rstrip('/')}/{path.lstrip('/')}"
+        headers |= access.headers
+    if query:
+        url += ("&" if urlsplit(url).query else "?") + urlencode(query)
+    if body is not None:
+        headers["Content-Type"] = "application/json"
+    return Request(method=method, url=url, headers=headers, body=body or b"")
+
+
+def _with_header(request: Request, name: str, value: str) -> Request:
+    return replace(request, headers={**request.headers, name: value})
+
+
+def _shown(path: str) -> str:
+    """A path for people; what stands behind `?` may be a signature or somebody's address."""
+    return path.partition("?")[0].partition("#")[0]

@@ -1,0 +1,296 @@
+"""A whole campus on one machine: simulated platforms, the bridge with its processes, and a target that counts."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from ruamel.yaml import YAML
+
+from bridge.core.contracts import SimulatedPlatform
+from bridge.core.manifest import SourceConnector
+from bridge.journal.reader import oldest_record, segments
+from bridge.ledger.database import Ledger
+from bridge.ledger.reading import Closing, closing, unfinished
+from bridge.testing.platform_server import PlatformServer, serve_platform
+from bridge.testing.sender import Account, Plan, Sender
+from bridge.testing.target_server import TargetServer, serve_target
+
+_TARGETS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "alerts": {"connector": "webhook"},
+    "crm": {"connector": "http"},
+    "events": {"connector": "cloudevents"},
+    "flow": {"connector": "power_automate"},
+    "lms": {"connector": "http"},
+    "lrs": {"connector": "http"},
+    "make": {"connector": "make"},
+    "n8n": {"connector": "n8n"},
+    "pabbly": {"connector": "pabbly"},
+    "sis": {"connector": "webhook"},
+    "zap": {"connector": "zapier"},
+}
+"""The targets that the shipped mappings name; here all of them are the same counting server."""
+
+_SHARES: Final[Mapping[str, float]] = {"wiseflow": 0.35, "edusign": 0.35, "wise": 0.2, "inspera": 0.1}
+_START_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Day:
+    """What to simulate: how many webhooks, at which rate a second (None: as fast as it goes), with which mishaps."""
+
+    calls: int
+    rate: float | None = 200.0
+    duplicates: float = 0.05
+    disorder: float = 0.03
+    forgeries: float = 0.02
+    time_scale: float = 0.01
+    seed: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The account of a day. `lost` counts what was accepted and cannot be accounted for; it has to be 0.
+
+    `sent` requests, `accepted` those answered 200, `rejected` those refused, `duplicates` recognised repeats, `events`
+    canonical events, `delivered` different messages as the target itself counted them, `superseded` states that a newer
+    one overtook, `dead` letters, `unanswered` calls that the platforms gave up: nobody had promised them anything.
+    """
+
+    sent: int
+    accepted: int
+    rejected: int
+    duplicates: int
+    events: int
+    delivered: int
+    superseded: int
+    dead: int
+    lost: int
+    unanswered: int
+    repeated_deliveries: int
+    seconds: float
+    by_source: Mapping[str, Account]
+
+
+@dataclass(slots=True, kw_only=True)
+class Campus:
+    """Use as a context manager: everything that it starts ends with it."""
+
+    folder: Path
+    sources: Mapping[str, SourceConnector]
+    mappings: Path
+    port: int = 0
+    database: str | None = None
+    redis: str = "embedded"
+    accept: str = "journal"
+    target: TargetServer = field(init=False)
+    _platforms: dict[str, tuple[SimulatedPlatform, PlatformServer, str]] = field(default_factory=dict, init=False)
+    _stack: ExitStack = field(default_factory=ExitStack, init=False)
+    _bridge: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _ledger: Ledger | None = field(default=None, init=False)
+
+    def __enter__(self) -> Campus:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        (self.folder / "secrets").mkdir(parents=True)
+        self.port = self.port if self.port and _free(self.port) else _any_port()
+        self.target = self._stack.enter_context(serve_target())
+        for name, connector in self.sources.items():
+            platform = connector.simulator.platform()
+            server = self._stack.enter_context(serve_platform(platform))
+            self._platforms[name] = (platform, server, secrets.token_hex(16))
+        self._write_configuration()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.stop_bridge()
+        if self._ledger is not None:
+            self._ledger.close()
+        self._stack.close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def configuration(self) -> Path:
+        return self.folder / "bridge.yaml"
+
+    @property
+    def ledger(self) -> Ledger:
+        if self._ledger is None:
+            self._ledger = Ledger(self.database or f"sqlite:///{self.folder.resolve()}/data/bridge.db")
+        return self._ledger
+
+    def start_bridge(self) -> None:
+        """Start all processes of the bridge; return when it takes webhooks. Raises RuntimeError with the log's end."""
+        log = self.folder / "bridge.log"
+        with log.open("ab") as stream:
+            self._bridge = subprocess.Popen(
+                [sys.executable, "-m", "bridge.main", "--config", str(self.configuration), "up"],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+            )
+        deadline = time.monotonic() + _START_SECONDS
+        while not _answers(f"{self.url}/healthz"):
+            if self._bridge.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the bridge did not start:\n{log.read_text('utf-8')[-2000:]}")
+            time.sleep(0.1)
+
+    def stop_bridge(self) -> None:
+        """End all processes of the bridge, in good order."""
+        if self._bridge is not None and self._bridge.poll() is None:
+            self._bridge.send_signal(signal.SIGTERM)
+            self._bridge.wait(40)
+        self._bridge = None
+
+    def senders(self, day: Day) -> dict[str, Sender]:
+        """The platforms, ready to send their shares of a day."""
+        shares = {name: _SHARES.get(name, 0.25) for name in self._platforms}
+        whole = sum(shares.values())
+        calls = {name: int(day.calls * share / whole) for name, share in shares.items()}
+        calls[next(iter(calls))] += day.calls - sum(calls.values())
+        return {
+            name: Sender(
+                platform,
+                self.sources[name].simulator.RULE,
+                secret=secret,
+                url=f"{self.url}/hooks/{name}-main",
+                plan=Plan(
+                    rate=day.rate * shares[name] / whole if day.rate else None,
+                    calls=calls[name],
+                    threads=8,
+                    duplicates=day.duplicates,
+                    disorder=day.disorder,
+                    forgeries=day.forgeries,
+                    time_scale=day.time_scale,
+                    seed=day.seed,
+                ),
+            )
+            for name, (platform, _server, secret) in self._platforms.items()
+        }
+
+    def finished(self, patience: float, progress: Callable[[], None] = lambda: None) -> bool:
+        """Wait until nothing is on its way any more; False when nothing has moved for `patience` seconds."""
+        last, since = (-1, -1, -1), time.monotonic()
+        while True:
+            progress()
+            left = unfinished(self.ledger)
+            waiting = sum(path.stat().st_size for path in segments(self.folder / "data" / "journal") if path.exists())
+            if left == 0 and self._shipped():
+                return True
+            state = (left, waiting, self.target.state()["requests"])
+            if state != last:
+                last, since = state, time.monotonic()
+            elif time.monotonic() - since > patience:
+                return False
+            time.sleep(0.2)
+
+    def report(self, senders: Mapping[str, Sender], began: float) -> Report:
+        """The account, from what the platforms were answered, what the ledger says and what the target counted."""
+        accounts = {name: sender.account() for name, sender in senders.items()}
+        accepted = frozenset().union(*(sender.accepted_ids() for sender in senders.values()))
+        book = closing(self.ledger)
+        taken = self.target.keys()
+        return Report(
+            sent=sum(account.sent for account in accounts.values()),
+            accepted=len(accepted) + sum(account.ignored for account in accounts.values()),
+            rejected=sum(account.forgeries_refused for account in accounts.values()),
+            duplicates=len(book.repeats),
+            events=book.events,
+            delivered=len(taken),
+            superseded=sum(status == "superseded" for status in book.messages.values()),
+            dead=sum(status == "dead" for status in book.messages.values()),
+            lost=_lost(accepted, book, taken),
+            unanswered=sum(account.gave_up for account in accounts.values()),
+            repeated_deliveries=sum(count - 1 for count in taken.values()),
+            seconds=round(time.monotonic() - began, 1),
+            by_source=accounts,
+        )
+
+    def _shipped(self) -> bool:
+        return oldest_record(self.folder / "data" / "journal") is None
+
+    def _write_configuration(self) -> None:
+        document: dict[str, Any] = {
+            "version": 1,
+            "sources": {},
+            "targets": {},
+            "storage": {"database": self.database or "sqlite:///data/bridge.db", "redis": self.redis},
+            "accept": self.accept,
+            "mappings": str(self.mappings.resolve()),
+            "web": {"bind": f"127.0.0.1:{self.port}"},
+            "network": {"allow_hosts": ["127.0.0.1"]},
+            "log": {"level": "warning"},
+        }
+        for name, (_platform, server, secret) in self._platforms.items():
+            file = self._secret(name, secret)
+            entry = self.sources[name].simulator.settings(secret, server.url)
+            document["sources"][f"{name}-main"] = entry | {"secrets": [file]}
+        for name, target in _TARGETS.items():
+            entry = dict(target)
+            address = f"{self.target.url}/{name}"
+            entry["base_url" if target["connector"] == "http" else "url"] = address
+            if target["connector"] == "webhook":
+                entry["secrets"] = [self._secret(f"target-{name}", f"whsec_{_base64_secret()}")]
+            document["targets"][name] = entry
+        with self.configuration.open("w", encoding="utf-8") as stream:
+            stream.write("# Written by the demo; every run writes it anew.\n")
+            YAML().dump(document, stream)
+
+    def _secret(self, name: str, value: str) -> str:
+        path = self.folder / "secrets" / name
+        path.write_text(value, "utf-8")
+        path.chmod(0o600)
+        return f"${{file:secrets/{name}}}"
+
+
+def _lost(accepted: frozenset[str], book: Closing, taken: Mapping[str, int]) -> int:
+    """Accepted deliveries that the ledger does not know or has not closed, and messages that are nowhere."""
+    unknown = sum(book.deliveries.get(name) != "done" and name not in book.repeats for name in accepted)
+    open_messages = sum(status in ("waiting", "held") for status in book.messages.values())
+    never_seen = sum(status == "delivered" and key not in taken for key, status in book.messages.items())
+    return unknown + open_messages + never_seen
+
+
+def _base64_secret() -> str:
+    return base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310  our own address on loopback
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _any_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,35 @@
+"""The two ways of making bytes safe before the 200."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sqlalchemy.exc import DBAPIError
+
+from bridge.core.contracts import Accepted
+from bridge.core.errors import StorageUnavailable
+from bridge.engine.hints import Hints
+from bridge.engine.shipper import Lanes
+from bridge.journal.writer import JournalWriter
+from bridge.ledger.accepting import accept
+from bridge.ledger.database import Ledger
+
+Keep = Callable[[Accepted], None]
+
+
+def in_journal(writer: JournalWriter) -> Keep:
+    """`accept: journal`: the local disk and nothing else; the shipper moves it on."""
+    return writer.append
+
+
+def in_ledger(ledger: Callable[[], Ledger], lanes: Lanes, hints: Hints) -> Keep:
+    """`accept: ledger`: a commit in PostgreSQL, for hosts whose disks do not outlive them."""
+
+    def keep(accepted: Accepted) -> None:
+        try:
+            woken = accept(ledger(), [lanes.arrival(accepted)])
+        except DBAPIError as error:
+            raise StorageUnavailable(f"the ledger cannot be written: {type(error).__name__}") from error
+        hints.wake(woken)
+
+    return keep

@@ -1,0 +1,1 @@
+"""A receiver of CloudEvents 1.0 over HTTP."""

@@ -1,0 +1,1 @@
+"""Any HTTP API: the mapping says what goes where."""

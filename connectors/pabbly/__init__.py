@@ -1,0 +1,1 @@
+"""Pabbly Connect."""

@@ -1,0 +1,1 @@
+"""Power Automate: When an HTTP request is received."""

@@ -1,0 +1,65 @@
+"""Standard Webhooks 1.0: `webhook-id`, `webhook-timestamp` and one `v1` signature per secret over id, time and body.
+
+github.com/standard-webhooks/standard-webhooks, spec/standard-webhooks.md. The id is the same on every attempt and is
+what a receiver knows a repeat by; the timestamp is that of the attempt.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import json
+
+from bridge.core.contracts import Answer, Message, Outcome, Request, Settings
+from bridge.core.errors import TargetError
+from bridge.core.vocabulary import short
+
+
+def prepare(message: Message, settings: Settings) -> Request:
+    """The signed webhook: `type`, `timestamp` (the event's) and `data`. Raises TargetError for a malformed secret."""
+    params, event = message.params, message.event
+    document = {
+        "type": params.get("type") or short(event["type"]),
+        "timestamp": event["time"],
+        "data": params.get("data", event["data"]),
+    }
+    try:
+        body = json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    except ValueError:
+        raise TargetError("data: expected what JSON and UTF-8 can hold") from None
+    sent = int(message.sent_at.timestamp())
+    secrets = settings.secrets or tuple(settings.options.get("secrets", ()))
+    if not secrets:
+        raise TargetError("secrets: expected at least one")
+    return Request(
+        method="POST",
+        url=settings.options["url"],
+        headers={
+            **(settings.options.get("headers") or {}),
+            "Content-Type": "application/json",
+            "Idempotency-Key": message.key,
+            "webhook-id": message.key,
+            "webhook-timestamp": str(sent),
+            "webhook-signature": " ".join(signature(secret, message.key, sent, body) for secret in secrets),
+        },
+        body=body,
+    )
+
+
+def judge(answer: Answer, message: Message, settings: Settings) -> Outcome | None:
+    """What HTTP says is what Standard Webhooks means: 2xx is success, 3xx a failure, 410 stops the sending."""
+    return None
+
+
+def signature(secret: str, id: str, timestamp: int, body: bytes) -> str:
+    """`v1,` and the base64 HMAC-SHA-256 of `id.timestamp.body`; `timestamp` in Unix seconds. Raises TargetError."""
+    encoded = secret.removeprefix("whsec_").rstrip("=")
+    try:
+        key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if not key:
+        raise TargetError("secrets: expected whsec_ and base64")
+    signed = hmac.digest(key, f"{id}.{timestamp}.".encode() + body, "sha256")
+    return f"v1,{base64.b64encode(signed).decode()}"

@@ -1,0 +1,1 @@
+"""Zapier: Webhooks by Zapier."""

@@ -1,0 +1,1 @@
+"""The smallest platform that signs: papers are handed in and taken back."""
