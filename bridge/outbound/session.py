@@ -14,9 +14,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final, Protocol
 
 import requests
-from requests.certs import where as mozilla_bundle
 from requests.exceptions import RequestException
 from requests.structures import CaseInsensitiveDict
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
@@ -136,7 +136,7 @@ def _trust(ca_bundle: str | None) -> ssl.SSLContext:
     if ca_bundle is not None:
         return ssl.create_default_context(cafile=ca_bundle)
     context = ssl.create_default_context()
-    context.load_verify_locations(cafile=mozilla_bundle())
+    context.load_verify_locations(cafile=DEFAULT_CA_BUNDLE_PATH)
     return context
 
 
