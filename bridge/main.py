@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import connectors
 from bridge.cli.app import campusbridge
-from bridge.cli.context import Context, set_up_logging
+from bridge.cli.context import Context
 from bridge.config.connectors import source_connector, target_connector
 from bridge.core.manifest import Registry
 
@@ -21,7 +20,7 @@ _FOLDER = Path(connectors.__file__).parent
 
 def main() -> None:
     """The command `campusbridge`."""
-    campusbridge(obj=Context(registry=registry()))
+    campusbridge(obj=Context(registry=registry(), web_app=web_app))
 
 
 @cache
@@ -39,10 +38,9 @@ def registry() -> Registry:
     )
 
 
-def web_app() -> Flask:
-    """The Flask application for gunicorn; the file in CAMPUSBRIDGE_CONFIG, or bridge.yaml, says how.
-
-    gunicorn makes it once and forks: connections and journal segments are made by each process for itself.
+def web_app(context: Context) -> Flask:
+    """The Flask application. It is made once, and gunicorn forks: each process connects, and opens a journal segment,
+    for itself.
     """
     from bridge.engine.assembly import journal_folder, mapping_problems, receiving, redis_folder
     from bridge.engine.redis_server import pinger
@@ -54,9 +52,7 @@ def web_app() -> Flask:
     from bridge.web.hooks import Receiver
     from bridge.web.keeping import in_journal, in_ledger
 
-    context = Context(registry=registry(), file=Path(os.environ.get("CAMPUSBRIDGE_CONFIG", "bridge.yaml")))
     configuration = context.configuration
-    set_up_logging(configuration.log, "web")
     sources = receiving(configuration, context.registry)
     journal = journal_folder(configuration) if configuration.accept == "journal" else None
 

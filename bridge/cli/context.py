@@ -22,6 +22,8 @@ from bridge.core.errors import ConfigurationError
 from bridge.core.manifest import Registry
 
 if TYPE_CHECKING:  # what only some verbs need is imported when they run
+    from flask import Flask
+
     from bridge.config.values import Configuration, LogConfig
     from bridge.engine.hints import Hints
     from bridge.ledger.database import Ledger
@@ -34,6 +36,7 @@ class Context:
     """One run of the command. Reads bridge.yaml when a verb first needs it, and ends in words if it cannot be used."""
 
     registry: Registry
+    web_app: Callable[[Context], Flask]
     file: Path = Path("bridge.yaml")
 
     @cached_property
@@ -57,6 +60,10 @@ class Context:
         if not opened.is_current():
             opened.upgrade()
         return opened
+
+    def forget_ledger(self) -> None:
+        """The next one who asks opens it anew: a connection must not be shared with a forked child."""
+        self.__dict__.pop("ledger", None)
 
     def open_ledger(self, wait: Callable[[float], bool]) -> Ledger:
         """The ledger for a process that runs for long: it waits for a database that is away, until `wait` says stop."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
-from pathlib import Path
+from functools import partial
+from importlib import import_module
 from types import FrameType
 
 import click
+import structlog
+from sqlalchemy.exc import DBAPIError
 
 from bridge.cli.context import Context, pass_context, set_up_logging
 from bridge.config.values import Configuration
 from bridge.engine.supervisor import Program, Supervisor
-
-_WEB_THREADS = 8
 
 
 @click.command()
@@ -25,56 +25,71 @@ def up(context: Context) -> None:
     configuration = context.configuration
     set_up_logging(configuration.log, "up")
     configuration.data.mkdir(parents=True, exist_ok=True)
-    _ = context.ledger  # its tables are brought up to date before anybody needs them
-    environ = dict(os.environ) | _figures(configuration, fresh=True)
-    click.echo(f"Campus Bridge listens at http://{configuration.web.host}:{configuration.web.port}", err=True)
-    Supervisor(programs(configuration), environ, configuration.data / "processes.json").run()
+    os.environ |= _figures(configuration, fresh=True)
+    try:
+        context.ledger.close()
+    except DBAPIError as error:  # webhooks are taken in all the same; the others wait for the database
+        structlog.get_logger(__name__).warning("ledger_unreachable", error=type(error).__name__)
+    context.forget_ledger()
+    click.echo(f"Campus Bridge listens at http://{_address(configuration)}", err=True)
+    import_module("bridge.engine.assembly")  # once, before the processes are forked
+    Supervisor(programs(context), configuration.data / "processes.json").run()
 
 
-def programs(configuration: Configuration) -> list[Program]:
-    """What `up` runs, in the order in which it is ended."""
-    verbs = ["web"]
+def programs(context: Context) -> list[Program]:
+    """What `up` runs."""
+    configuration = context.configuration
+    found = [Program(name="web", run=partial(run_web, context))]
     if configuration.accept == "journal":
-        verbs.append("shipper")
-    verbs += ["worker"] * configuration.workers.processes + ["sweeper"]
-    base = [sys.executable, "-m", "bridge.main", "--config", str(configuration.file)]
-    counted = [f"{verb}-{verbs[:position].count(verb) + 1}" for position, verb in enumerate(verbs)]
-    names = [name if verbs.count(verb) > 1 else verb for name, verb in zip(counted, verbs, strict=True)]
-    return [Program(name=name, command=[*base, verb]) for name, verb in zip(names, verbs, strict=True)]
+        found.append(Program(name="shipper", run=partial(run_shipper, context)))
+    found += [
+        Program(name=f"worker-{number}", run=partial(run_worker, context))
+        for number in range(1, configuration.workers.processes + 1)
+    ]
+    found.append(Program(name="sweeper", run=partial(run_sweeper, context)))
+    return found
 
 
 @click.command()
 @pass_context
 def web(context: Context) -> None:
     """Take webhooks (gunicorn)."""
-    configuration = context.configuration
-    settings = configuration.web
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    environ = dict(os.environ) | _figures(configuration) | {"CAMPUSBRIDGE_CONFIG": str(configuration.file)}
-    command = [
-        sys.executable,
-        "-m",
-        "gunicorn",
-        "bridge.main:web_app()",
-        f"--bind={host}:{settings.port}",
-        f"--workers={settings.workers}",
-        "--worker-class=gthread",
-        f"--threads={_WEB_THREADS}",
-        "--preload",
-        "--keep-alive=15",
-        "--timeout=60",
-        "--graceful-timeout=15",
-        "--log-level=warning",
-        "--no-control-socket",
-        f"--worker-tmp-dir={'/dev/shm' if Path('/dev/shm').is_dir() else '/tmp'}",  # noqa: S108
-    ]
-    os.execve(sys.executable, command, environ)  # noqa: S606
+    run_web(context)
 
 
 @click.command()
 @pass_context
 def worker(context: Context) -> None:
     """Process deliveries and deliver messages."""
+    run_worker(context)
+
+
+@click.command()
+@pass_context
+def shipper(context: Context) -> None:
+    """Move the accept journal of this machine into the ledger."""
+    run_shipper(context)
+
+
+@click.command()
+@pass_context
+def sweeper(context: Context) -> None:
+    """Wake due retries and what was lost, and keep an embedded Redis server alive."""
+    run_sweeper(context)
+
+
+def run_web(context: Context) -> None:
+    """gunicorn with the application, preloaded: its workers are forked from what is in memory."""
+    configuration = context.configuration
+    os.environ |= _figures(configuration)
+    set_up_logging(configuration.log, "web")
+    from bridge.web.server import serve
+
+    serve(lambda: context.web_app(context), _address(configuration), configuration.web.workers)
+
+
+def run_worker(context: Context) -> None:
+    """RQ's loop over the lanes of both stages."""
     configuration = context.configuration
     os.environ |= _figures(configuration)
     set_up_logging(configuration.log, "worker")
@@ -88,10 +103,8 @@ def worker(context: Context) -> None:
     work(redis_of(configuration), lanes)
 
 
-@click.command()
-@pass_context
-def shipper(context: Context) -> None:
-    """Move the accept journal of this machine into the ledger."""
+def run_shipper(context: Context) -> None:
+    """The journal's way into the ledger, until a signal."""
     configuration = context.configuration
     set_up_logging(configuration.log, "shipper")
     from bridge.engine.assembly import journal_folder, receiving
@@ -104,10 +117,8 @@ def shipper(context: Context) -> None:
     )
 
 
-@click.command()
-@pass_context
-def sweeper(context: Context) -> None:
-    """Wake due retries and what was lost, and keep an embedded Redis server alive."""
+def run_sweeper(context: Context) -> None:
+    """The sweeper's rounds, until a signal."""
     set_up_logging(context.configuration.log, "sweeper")
     from bridge.engine.sweeper import sweep
 
@@ -126,6 +137,11 @@ def upgrade(context: Context) -> None:
     """Bring the ledger's tables to this version."""
     context.ledger.upgrade()
     click.echo("The ledger is up to date.")
+
+
+def _address(configuration: Configuration) -> str:
+    host = configuration.web.host
+    return f"[{host}]:{configuration.web.port}" if ":" in host else f"{host}:{configuration.web.port}"
 
 
 def _until_signal() -> threading.Event:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Final
@@ -118,7 +119,9 @@ class Payload:
     def number(self) -> float:
         if isinstance(self._value, int | float) and not isinstance(self._value, bool):
             with contextlib.suppress(OverflowError):
-                return float(self._value)
+                value = float(self._value)
+                if math.isfinite(value):
+                    return value
         raise PayloadError(self._path, "a number")
 
     def maybe_number(self) -> float | None:

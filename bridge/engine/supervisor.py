@@ -1,4 +1,7 @@
-"""Runs all processes of one machine and watches over them: one that dies is started again."""
+"""Runs all processes of one machine and watches over them: one that dies is started again.
+
+Children are forked, not started anew: what they have in common is in memory once, and a new one is there at once.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,17 @@ import ctypes
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
 import structlog
+from setproctitle import setproctitle
 
 _PR_SET_PDEATHSIG: Final = 1
 _QUICK_SECONDS: Final = 5.0
@@ -28,16 +32,16 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """A process to keep running."""
+    """A process to keep running: `run` is called in a child of its own, and is not expected to return."""
 
     name: str
-    command: Sequence[str]
+    run: Callable[[], None]
 
 
 @dataclass(slots=True, kw_only=True)
 class _Running:
     program: Program
-    process: subprocess.Popen[bytes] | None = None
+    pid: int = 0
     started: float = 0.0
     pause: float = 0.0
     again_at: float = 0.0
@@ -46,17 +50,17 @@ class _Running:
 class Supervisor:
     """Starts programs, and starts them again when they end. `pids` are written to a file that people can read.
 
-    Children get SIGTERM from the kernel when the supervisor itself is killed.
+    It must have one thread and no open connection when it starts one. Children get SIGTERM from the kernel when the
+    supervisor itself is killed.
     """
 
-    def __init__(self, programs: Sequence[Program], environ: Mapping[str, str], pid_file: Path) -> None:
+    def __init__(self, programs: Sequence[Program], pid_file: Path) -> None:
         self._all = [_Running(program=program) for program in programs]
-        self._environ = dict(environ)
         self._pid_file = pid_file
         self._stopping = False
 
     def run(self) -> None:
-        """Watch until SIGTERM or SIGINT, then end the children in the order of their names in the list."""
+        """Watch until SIGTERM or SIGINT, then end the children."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         while not self._stopping:
@@ -69,55 +73,48 @@ class Supervisor:
         now = time.monotonic()
         changed = False
         for child in self._all:
-            if child.process is not None and child.process.poll() is not None:
-                self._died(child, now)
-            if child.process is None and now >= child.again_at:
-                child.process = self._start(child.program)
+            if child.pid:
+                self._look(child, now)
+            if not child.pid and now >= child.again_at:
+                child.pid = _fork(child.program)
                 child.started = now
                 changed = True
         if changed:
             self._write_pids()
 
     def end(self) -> None:
-        """Ask all children to end, one after the other, and make them after a grace period."""
+        """Ask all children to end, and make those that have not ended after a grace period."""
         deadline = time.monotonic() + _GRACE_SECONDS
         for child in self._all:
-            if child.process is not None:
-                child.process.terminate()
-        for child in self._all:
-            if child.process is None:
-                continue
-            try:
-                child.process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                _log.warning("killed", process=child.program.name, pid=child.process.pid)
-                child.process.kill()
-                child.process.wait()
-            child.process = None
+            if child.pid:
+                os.kill(child.pid, signal.SIGTERM)
+        while any(child.pid for child in self._all):
+            for child in self._all:
+                if child.pid and _ended(child.pid) is not None:
+                    child.pid = 0
+            if time.monotonic() > deadline:
+                for child in self._all:
+                    if child.pid:
+                        _log.warning("killed", process=child.program.name, pid=child.pid)
+                        os.kill(child.pid, signal.SIGKILL)
+                        os.waitpid(child.pid, 0)
+                        child.pid = 0
+            time.sleep(_POLL_SECONDS / 5)
         self._pid_file.unlink(missing_ok=True)
 
     @property
     def pids(self) -> dict[str, int]:
-        return {child.program.name: child.process.pid for child in self._all if child.process is not None}
+        return {child.program.name: child.pid for child in self._all if child.pid}
 
-    def _died(self, child: _Running, now: float) -> None:
-        if child.process is None:
+    def _look(self, child: _Running, now: float) -> None:
+        status = _ended(child.pid)
+        if status is None:
             return
         quick = now - child.started < _QUICK_SECONDS
         child.pause = min(max(child.pause * 2, 0.5), _LONGEST_PAUSE) if quick else 0.0
         child.again_at = now + child.pause
-        status = child.process.returncode
-        _log.warning("process_ended", process=child.program.name, status=status, again_in=child.pause)
-        child.process = None
-
-    def _start(self, program: Program) -> subprocess.Popen[bytes]:
-        parent = os.getpid()
-        return subprocess.Popen(
-            list(program.command),
-            env=self._environ,
-            stdin=subprocess.DEVNULL,
-            preexec_fn=lambda: _end_with(parent),  # noqa: PLW1509  the supervisor has one thread
-        )
+        child.pid = 0
+        _log.warning("process_ended", name=child.program.name, status=status, again_in=child.pause)
 
     def _write_pids(self) -> None:
         fresh = self._pid_file.with_suffix(".new")
@@ -126,6 +123,38 @@ class Supervisor:
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping = True
+
+
+def _ended(pid: int) -> int | None:
+    """The exit status of a child that has ended; negative is the number of the signal that ended it."""
+    found, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if found else None
+
+
+def _fork(program: Program) -> int:
+    """Start a program in a child; in the child this never returns."""
+    parent = os.getpid()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        _end_with(parent)
+        setproctitle(f"campusbridge: {program.name}")
+        program.run()
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+    except BaseException:  # noqa: BLE001  this is the bottom of a process: whatever it is, it has to be told
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def _end_with(parent: int) -> None:

@@ -14,6 +14,9 @@ from bridge.core.events import Json
 def faults(document: Json) -> list[str]:
     """What is wrong with an event: against the schema, formats included, or not storable as JSON text."""
     found = [f"{error.instance_path}: {error.kind.name}" for error in _validator().iter_errors(document)]
+    # The ledger orders by it in 64 bits.
+    if "sequence" in document and abs(int(document["sequence"])) >= 2**63:
+        found.append("has a sequence of more than 64 bits")
     try:
         text = json.dumps(document, ensure_ascii=False, allow_nan=False)
         text.encode()

@@ -20,6 +20,7 @@ from bridge.testing.answering import Asked, LocalServer, Reply
 from bridge.testing.sender import Account, Plan, Sender
 
 SECRET = "shared-with-the-toy"
+FAST = Plan(threads=8, time_scale=0.01)
 
 
 @dataclass
@@ -56,14 +57,13 @@ def hub() -> Iterator[tuple[Hub, str]]:
         yield receiver, f"{server.url}/hooks/toy"
 
 
-def sender(url: str, *, rule: SendingRule = simulator.RULE, **plan: object) -> Sender:
-    settings = replace(Plan(threads=8, time_scale=0.01), **plan)  # type: ignore[arg-type]
-    return Sender(simulator.platform(), rule, secret=SECRET, url=url, plan=settings)
+def sender(url: str, plan: Plan, *, rule: SendingRule = simulator.RULE) -> Sender:
+    return Sender(simulator.platform(), rule, secret=SECRET, url=url, plan=plan)
 
 
 def test_every_call_arrives_once(hub: tuple[Hub, str]) -> None:
     receiver, url = hub
-    one = sender(url, calls=200).start()
+    one = sender(url, replace(FAST, calls=200)).start()
     account = one.wait(20)
     assert (account.calls, account.accepted, account.sent, account.settled) == (200, 200, 200, 200)
     assert not one.running
@@ -74,14 +74,14 @@ def test_every_call_arrives_once(hub: tuple[Hub, str]) -> None:
 
 
 def test_a_rate_is_kept(hub: tuple[Hub, str]) -> None:
-    account = sender(hub[1], calls=100, rate=200).start().wait(20)
+    account = sender(hub[1], replace(FAST, calls=100, rate=200)).start().wait(20)
     assert 0.45 < account.seconds < 1.5
     assert account.accepted == 100
 
 
 def test_duplicates_come_after_what_was_accepted(hub: tuple[Hub, str]) -> None:
     receiver, url = hub
-    one = sender(url, calls=300, duplicates=0.2)
+    one = sender(url, replace(FAST, calls=300, duplicates=0.2))
     account = one.start().wait(20)
     seen = Counter(receiver.ids())
     assert 30 < account.duplicates < 100
@@ -92,7 +92,7 @@ def test_duplicates_come_after_what_was_accepted(hub: tuple[Hub, str]) -> None:
 
 def test_forgeries_are_refused_and_counted(hub: tuple[Hub, str]) -> None:
     receiver, url = hub
-    account = sender(url, calls=300, forgeries=0.2).start().wait(20)
+    account = sender(url, replace(FAST, calls=300, forgeries=0.2)).start().wait(20)
     assert 30 < account.forgeries == account.forgeries_refused == receiver.refused < 100
     assert account.forgeries_taken == 0
     assert account.accepted == 300
@@ -100,16 +100,16 @@ def test_forgeries_are_refused_and_counted(hub: tuple[Hub, str]) -> None:
 
 def test_a_forgery_that_is_taken_shows() -> None:
     with LocalServer(lambda asked: Reply(200, b'{"status":"accepted","id":"x"}')) as server:
-        account = sender(server.url, calls=100, forgeries=0.5).start().wait(20)
+        account = sender(server.url, replace(FAST, calls=100, forgeries=0.5)).start().wait(20)
     assert account.forgeries_taken == account.forgeries > 20
 
 
 def test_disorder_lets_later_calls_overtake(hub: tuple[Hub, str]) -> None:
     receiver, url = hub
-    sender(url, calls=200, rate=1000, threads=1).start().wait(20)
+    sender(url, replace(FAST, calls=200, rate=1000, threads=1)).start().wait(20)
     assert receiver.ids() == sorted(receiver.ids())
     receiver.bodies.clear()
-    sender(url, calls=200, rate=1000, threads=1, disorder=0.3).start().wait(20)
+    sender(url, replace(FAST, calls=200, rate=1000, threads=1, disorder=0.3)).start().wait(20)
     assert len(receiver.ids()) == 200
     assert receiver.ids() != sorted(receiver.ids())
 
@@ -118,7 +118,7 @@ def test_a_failed_attempt_is_repeated_after_the_platforms_pause(hub: tuple[Hub, 
     receiver, url = hub
     receiver.fault = lambda number: Reply(503) if number in (1, 2) else None
     rule = SendingRule(success=range(200, 300), timeout=5.0, retries=(10.0, 30.0))
-    account = sender(url, rule=rule, calls=1).start().wait(20)
+    account = sender(url, replace(FAST, calls=1), rule=rule).start().wait(20)
     assert (account.accepted, account.retries, account.failures) == (1, 2, {"503": 2})
     assert account.seconds >= 0.4
 
@@ -126,7 +126,7 @@ def test_a_failed_attempt_is_repeated_after_the_platforms_pause(hub: tuple[Hub, 
 def test_after_the_last_retry_the_platform_gives_up(hub: tuple[Hub, str]) -> None:
     receiver, url = hub
     receiver.fault = lambda number: Reply(500)
-    account = sender(url, calls=5).start().wait(20)
+    account = sender(url, replace(FAST, calls=5)).start().wait(20)
     assert (account.gave_up, account.accepted, account.sent, account.settled) == (5, 0, 20, 5)
 
 
@@ -134,29 +134,33 @@ def test_a_platform_without_retries_sends_once(hub: tuple[Hub, str]) -> None:
     receiver, url = hub
     receiver.fault = lambda number: Reply(500) if number % 2 else None
     rule = SendingRule(success=range(200, 300), timeout=5.0, retries=())
-    account = sender(url, rule=rule, calls=20).start().wait(20)
+    account = sender(url, replace(FAST, calls=20), rule=rule).start().wait(20)
     assert (account.sent, account.gave_up, account.accepted) == (20, 10, 10)
 
 
 def test_only_the_platforms_own_success_counts() -> None:
     rule = SendingRule(success=range(200, 201), timeout=5.0, retries=())
     with LocalServer(lambda asked: Reply(202, b'{"status":"accepted","id":"x"}')) as server:
-        account = sender(server.url, rule=rule, calls=3).start().wait(20)
+        account = sender(server.url, replace(FAST, calls=3), rule=rule).start().wait(20)
     assert (account.gave_up, account.failures) == (3, {"202": 3})
 
 
 def test_a_refused_connection_is_a_failed_attempt() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        account = sender(f"http://127.0.0.1:{taken.getsockname()[1]}", calls=2).start().wait(20)
+        account = sender(f"http://127.0.0.1:{taken.getsockname()[1]}", replace(FAST, calls=2)).start().wait(20)
     assert (account.gave_up, account.failures) == (2, {"no connection": 8})
 
 
 def test_silence_is_a_timeout() -> None:
     rule = SendingRule(success=range(200, 300), timeout=0.2, retries=())
     done = threading.Event()
-    with LocalServer(lambda asked: None if done.wait(5) else None) as server:
-        account = sender(server.url, rule=rule, calls=2).start().wait(20)
+
+    def silent(_: Asked) -> None:
+        done.wait(5)
+
+    with LocalServer(silent) as server:
+        account = sender(server.url, replace(FAST, calls=2), rule=rule).start().wait(20)
         done.set()
     assert account.failures == {"timeout": 2}
 
@@ -166,7 +170,7 @@ def test_an_outage_is_survived(hub: tuple[Hub, str]) -> None:
     began = time.monotonic()
     receiver.fault = lambda number: Reply(503) if 0.1 < time.monotonic() - began < 0.3 else None
     rule = SendingRule(success=range(200, 300), timeout=5.0, retries=(10.0,) * 20)
-    account = sender(url, rule=rule, calls=200, rate=400).start().wait(20)
+    account = sender(url, replace(FAST, calls=200, rate=400), rule=rule).start().wait(20)
     assert account.accepted == 200
     assert account.failures["503"] > 10
     assert len(set(receiver.ids())) == 200
@@ -174,13 +178,13 @@ def test_an_outage_is_survived(hub: tuple[Hub, str]) -> None:
 
 def test_an_answer_that_keeps_nothing_counts_as_ignored() -> None:
     with LocalServer(lambda asked: Reply(200, b'{"status":"ignored"}')) as server:
-        one = sender(server.url, calls=3)
+        one = sender(server.url, replace(FAST, calls=3))
         account = one.start().wait(20)
     assert (account.ignored, account.accepted, one.accepted_ids()) == (3, 0, frozenset())
 
 
 def test_stop_sees_through_what_is_under_way(hub: tuple[Hub, str]) -> None:
-    one = sender(hub[1], rate=200).start()
+    one = sender(hub[1], replace(FAST, rate=200)).start()
     time.sleep(0.3)
     one.stop()
     account = one.wait(10)
@@ -191,7 +195,7 @@ def test_stop_sees_through_what_is_under_way(hub: tuple[Hub, str]) -> None:
 def test_stop_now_drops_what_waits_for_a_retry() -> None:
     rule = SendingRule(success=range(200, 300), timeout=5.0, retries=(1e6,))
     with LocalServer(lambda asked: Reply(500)) as server:
-        one = sender(server.url, rule=rule, calls=10).start()
+        one = sender(server.url, replace(FAST, calls=10), rule=rule).start()
         time.sleep(0.3)
         assert one.running
         one.stop(now=True)
@@ -217,8 +221,8 @@ def test_progress_is_told_and_ends_with_all(hub: tuple[Hub, str]) -> None:
 
 
 def test_the_seed_decides_on_calls_and_mishaps(hub: tuple[Hub, str]) -> None:
-    mishaps = {"calls": 100, "duplicates": 0.3, "forgeries": 0.3}
-    one, same, other = (sender(hub[1], seed=seed, **mishaps).start().wait(20) for seed in (1, 1, 2))
+    plan = replace(FAST, calls=100, duplicates=0.3, forgeries=0.3)
+    one, same, other = (sender(hub[1], replace(plan, seed=seed)).start().wait(20) for seed in (1, 1, 2))
     assert (one.duplicates, one.forgeries) == (same.duplicates, same.forgeries)
     assert (one.duplicates, one.forgeries) != (other.duplicates, other.forgeries)
 

@@ -168,8 +168,9 @@ def test_the_target_runs_as_a_program(web: requests.Session) -> None:
 def test_a_connection_serves_many_requests_and_odd_ones_only_end_it() -> None:
     with LocalServer(lambda asked: Reply(body=asked.body)) as server:
         with socket.create_connection((server.host, server.port)) as connection:
-            chunked = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nTrailer: x\r\n\r\n"
-            connection.sendall(chunked + b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nfgh")
+            chunks = b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nTrailer: x\r\n\r\n"
+            connection.sendall(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks)
+            connection.sendall(b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nfgh")
             received = b""
             while received.count(b"HTTP/1.1 200") < 2 or not received.endswith(b"fgh"):
                 received += connection.recv(4096)
@@ -183,5 +184,5 @@ def test_a_connection_serves_many_requests_and_odd_ones_only_end_it() -> None:
 def test_a_closed_server_answers_nobody() -> None:
     server = LocalServer(lambda asked: Reply())
     server.close()
-    with pytest.raises(OSError):
+    with pytest.raises(ConnectionRefusedError):
         socket.create_connection((server.host, server.port), timeout=1)

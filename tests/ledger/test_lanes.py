@@ -1,0 +1,267 @@
+"""One owner at a time, and nothing overtakes within an order key, on both databases."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from ledger_rows import DELIVER, LONG_AFTER, PROCESS, all_messages, arrive, delivery, event, leased, now_ms, result, waiting
+from sqlalchemy import text, update
+
+from bridge.ledger.database import Ledger
+from bridge.ledger.delivering import finish
+from bridge.ledger.lanes import LEASE_MS, Lease, LeaseLost, claim, due_lanes, has_due, oldest_unfinished, put_off
+from bridge.ledger.lanes import release, renew, take
+from bridge.ledger.processing import PostponedDelivery
+from bridge.ledger.processing import finish as finish_processing
+from bridge.ledger.tables import deliveries_in, lanes
+
+
+def expire(ledger: Ledger, lane: str) -> None:
+    """What LEASE_MS of silence does, without waiting for it."""
+    with ledger.write() as connection:
+        connection.execute(update(lanes).where(lanes.c.name == lane).values(until_ms=lanes.c.until_ms - LEASE_MS))
+
+
+def ids(ledger: Ledger, lease: Lease, *, now: int | None = None, limit: int = 100) -> list[str]:
+    return [row.id for row in claim(ledger, lease, now_ms=now or now_ms(), limit=limit)]
+
+
+def postpone(ledger: Ledger, lease: Lease, key: str, due_ms: int) -> None:
+    row = delivery(ledger, key)
+    entry = PostponedDelivery(seq=row.seq, order_key=row.order_key, due_ms=due_ms, reason="the API is away")
+    finish_processing(ledger, lease, [], [entry])
+
+
+def test_a_lane_has_one_owner_at_a_time(ledger: Ledger) -> None:
+    arrive(ledger, "a")
+    first = leased(ledger, PROCESS)
+    assert take(ledger, PROCESS, "worker-b") is None
+    release(ledger, first)
+    second = take(ledger, PROCESS, "worker-b")
+    assert second is not None
+    assert second.token > first.token
+
+
+def test_of_many_who_want_a_lane_at_once_one_gets_it(ledger: Ledger) -> None:
+    arrive(ledger, "a")
+    barrier, taken = threading.Barrier(8), []
+
+    def want(number: int) -> None:
+        barrier.wait()
+        taken.append(take(ledger, PROCESS, f"worker-{number}"))
+
+    threads = [threading.Thread(target=want, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len([lease for lease in taken if lease is not None]) == 1
+
+
+def test_a_lane_that_nobody_registered_cannot_be_taken(ledger: Ledger) -> None:
+    assert take(ledger, PROCESS, "worker-a") is None
+
+
+def test_an_expired_lease_is_taken_over_and_the_old_owner_can_commit_nothing(ledger: Ledger) -> None:
+    [row] = waiting(ledger, event(1))
+    old = leased(ledger, DELIVER)
+    claim(ledger, old, now_ms=now_ms(), limit=10)
+    expire(ledger, DELIVER)
+    leased(ledger, DELIVER, "worker-b")
+    with pytest.raises(LeaseLost):
+        finish(ledger, old, [result(row)])
+    with pytest.raises(LeaseLost):
+        claim(ledger, old, now_ms=now_ms(), limit=10)
+    assert all_messages(ledger)[0].status == "waiting"
+    with ledger.read() as connection:
+        assert connection.execute(text("select count(*) from attempts")).scalar() == 0
+        assert connection.execute(text("select count(*) from subject_heads")).scalar() == 0
+
+
+def test_a_worker_that_lost_its_lease_writes_no_events(ledger: Ledger) -> None:
+    arrive(ledger, "a")
+    old = leased(ledger, PROCESS)
+    expire(ledger, PROCESS)
+    leased(ledger, PROCESS, "worker-b")
+    with pytest.raises(LeaseLost):
+        postpone(ledger, old, "a", LONG_AFTER)
+    assert delivery(ledger, "a").due_ms == 0
+
+
+def test_giving_back_a_lost_lease_does_not_free_the_lane_of_its_successor(ledger: Ledger) -> None:
+    arrive(ledger, "a")
+    old = leased(ledger, PROCESS)
+    expire(ledger, PROCESS)
+    leased(ledger, PROCESS, "worker-b")
+    release(ledger, old)
+    assert take(ledger, PROCESS, "worker-c") is None
+
+
+def test_an_owner_that_renews_keeps_its_lane(ledger: Ledger) -> None:
+    arrive(ledger, "a")
+    lease = leased(ledger, PROCESS)
+    expire(ledger, PROCESS)
+    with ledger.write() as connection:
+        renew(connection, lease)  # late, but nobody else was there
+    assert take(ledger, PROCESS, "worker-b") is None
+
+
+def test_rows_come_oldest_first_and_are_counted_as_started(ledger: Ledger) -> None:
+    arrive(ledger, "a", "b", "c")
+    lease = leased(ledger, PROCESS)
+    assert ids(ledger, lease, limit=2) == ["id-a", "id-b"]
+    assert [delivery(ledger, key).starts for key in "abc"] == [1, 1, 0]
+
+
+def test_a_claim_takes_only_rows_of_its_lane(ledger: Ledger) -> None:
+    arrive(ledger, "a")
+    arrive(ledger, "b", lane=f"{PROCESS}1")
+    assert ids(ledger, leased(ledger, PROCESS)) == ["id-a"]
+
+
+def test_nothing_overtakes_a_row_that_was_put_off_and_other_subjects_go_on(ledger: Ledger) -> None:
+    arrive(ledger, "a1", "a2", order_key="a")
+    arrive(ledger, "b1", order_key="b")
+    lease = leased(ledger, PROCESS)
+    due = now_ms() + 60_000
+    postpone(ledger, lease, "a1", due)
+    assert ids(ledger, lease) == ["id-b1"]
+    assert ids(ledger, lease, now=due)[:2] == ["id-a1", "id-a2"]
+
+
+def test_a_row_that_comes_in_behind_one_that_was_put_off_waits_with_it(ledger: Ledger) -> None:
+    arrive(ledger, "a1", order_key="a")
+    lease = leased(ledger, PROCESS)
+    due = now_ms() + 60_000
+    postpone(ledger, lease, "a1", due)
+    arrive(ledger, "a2", order_key="a")
+    assert ids(ledger, lease) == []
+    assert ids(ledger, lease, now=due) == ["id-a1", "id-a2"]
+
+
+def test_rows_behind_one_that_was_put_off_do_not_keep_their_lane_awake(ledger: Ledger) -> None:
+    arrive(ledger, "a1", "a2", order_key="a")
+    lease = leased(ledger, PROCESS)
+    due = now_ms() + 60_000
+    postpone(ledger, lease, "a1", due)
+    release(ledger, lease)
+    assert not has_due(ledger, PROCESS, now_ms=now_ms())
+    assert due_lanes(ledger, now_ms=now_ms()) == []
+    assert due_lanes(ledger, now_ms=due) == [PROCESS]
+
+
+def test_putting_off_never_brings_a_row_forward(ledger: Ledger) -> None:
+    arrive(ledger, "a1", order_key="a")
+    with ledger.write() as connection:
+        put_off(connection, deliveries_in, [("a", 500)])
+        put_off(connection, deliveries_in, [("a", 300)])
+    assert delivery(ledger, "a1").due_ms == 500
+
+
+def test_lanes_with_work_are_found_only_while_nobody_holds_them(ledger: Ledger) -> None:
+    waiting(ledger, event(1))
+    arrive(ledger, "z")
+    assert sorted(due_lanes(ledger, now_ms=now_ms())) == [DELIVER, PROCESS]
+    lease = leased(ledger, PROCESS)
+    assert due_lanes(ledger, now_ms=now_ms()) == [DELIVER]
+    expire(ledger, PROCESS)  # its owner was killed
+    assert sorted(due_lanes(ledger, now_ms=now_ms())) == [DELIVER, PROCESS]
+    release(ledger, lease)
+
+
+def test_a_lane_that_is_empty_is_not_due(ledger: Ledger) -> None:
+    [row] = waiting(ledger, event(1))
+    lease = leased(ledger, DELIVER)
+    finish(ledger, lease, [result(row)])
+    release(ledger, lease)
+    assert due_lanes(ledger, now_ms=LONG_AFTER) == []
+
+
+def test_the_age_of_the_oldest_row_counts_what_was_put_off_too(ledger: Ledger) -> None:
+    assert oldest_unfinished(ledger) == {"process": None, "deliver": None}
+    arrive(ledger, "a")
+    postpone(ledger, leased(ledger, PROCESS), "a", LONG_AFTER)
+    assert oldest_unfinished(ledger) == {"process": delivery(ledger, "a").received_ms, "deliver": None}
+
+
+def test_a_row_that_kills_its_workers_does_not_take_others_with_it(ledger: Ledger) -> None:
+    """Which row of a batch killed the worker nobody knows, so suspects are worked on alone."""
+    arrive(ledger, "a", "b", "killer", "c")
+    done = {"id-killer"}
+    for _ in range(30):
+        lease = leased(ledger, PROCESS)
+        rows = claim(ledger, lease, now_ms=now_ms(), limit=100)
+        if "id-killer" not in [row.id for row in rows]:
+            finished = [row.seq for row in rows]
+            done |= {row.id for row in rows}
+            with ledger.write() as connection:
+                connection.execute(deliveries_in.update().where(deliveries_in.c.seq.in_(finished)).values(status="done"))
+        expire(ledger, PROCESS)
+        if len(rows) == 1 and rows[0].starts >= 4:
+            break
+    assert delivery(ledger, "killer").starts == 5
+    assert [delivery(ledger, key).starts <= 3 for key in "abc"] == [True] * 3
+
+
+def plan(ledger: Ledger, statement: str) -> str:
+    with ledger.write() as connection:
+        if ledger.engine.dialect.name == "sqlite":
+            rows = connection.exec_driver_sql(f"explain query plan {statement}")
+            return "\n".join(str(row[3]) for row in rows)
+        return "\n".join(row[0] for row in connection.exec_driver_sql(f"explain (analyze, buffers off) {statement}"))
+
+
+@pytest.mark.parametrize(("table", "lane"), [("deliveries_in", PROCESS), ("messages", DELIVER)])
+def test_claiming_reads_an_index_of_what_waits_however_much_is_finished(ledger: Ledger, table: str, lane: str) -> None:
+    seen: list[str] = []
+    if table == "messages":
+        waiting(ledger, event(1))
+        columns = "key = 'k' || n"
+    else:
+        arrive(ledger, "a")
+        columns = "id = 'i' || n"
+    _multiply(ledger, table, columns, 20_000)
+    engine = ledger.engine
+    from sqlalchemy import event as sqlalchemy_event
+
+    def note(_c: object, _cursor: object, statement: str, parameters: object, _x: object, _many: object) -> None:
+        if statement.startswith("SELECT") and "NOT (EXISTS" in statement:
+            seen.append(_filled_in(statement, parameters))
+
+    sqlalchemy_event.listen(engine, "before_cursor_execute", note)
+    lease = leased(ledger, lane)
+    assert len(claim(ledger, lease, now_ms=now_ms(), limit=100)) == 1
+    sqlalchemy_event.remove(engine, "before_cursor_execute", note)
+    with ledger.write() as connection:
+        connection.exec_driver_sql("analyze")
+    [statement] = seen
+    found = plan(ledger, statement)
+    assert "deliveries_waiting_lane" in found or "messages_waiting_lane" in found, found
+    assert "SCAN" not in found.upper().replace("INDEX SCAN", "").replace("BITMAP HEAP SCAN", ""), found
+
+
+def _multiply(ledger: Ledger, table: str, change: str, number: int) -> None:
+    """Finished copies of the table's one row, each with a unique key of its own."""
+    unique = change.partition(" = ")[0]
+    with ledger.write() as connection:
+        names = [column.name for column in deliveries_in.metadata.tables[table].columns if column.name != "seq"]
+        fixed = {unique: change.partition(" = ")[2], "status": "'done'", "dedupe_key": "'k' || n", "order_key": "'o' || n"}
+        values = ", ".join(fixed.get(name, name) for name in names)
+        series = "with recursive s(n) as (select 1 union all select n + 1 from s where n < " + str(number) + ") "
+        connection.exec_driver_sql(
+            f"insert into {table} ({', '.join(names)}) {series} select {values} from {table}, s where {table}.seq = 1"
+        )
+
+
+def _filled_in(statement: str, parameters: object) -> str:
+    """The statement with its parameters as literals, so that it can be explained."""
+    values = list(parameters.values()) if isinstance(parameters, dict) else list(parameters)  # type: ignore[call-overload]
+    named = parameters if isinstance(parameters, dict) else {}
+    for name, value in named.items():
+        for spelling in (f"%({name})s::VARCHAR", f"%({name})s::BIGINT", f"%({name})s::INTEGER", f"%({name})s"):
+            statement = statement.replace(spelling, f"'{value}'" if isinstance(value, str) else str(value))
+    if not named:
+        for value in values:
+            statement = statement.replace("?", f"'{value}'" if isinstance(value, str) else str(value), 1)
+    return statement
