@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import statistics
 import subprocess
 import sys
-from contextlib import ExitStack
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,8 @@ from sqlalchemy import func, select
 from bridge.ledger.database import Ledger
 from bridge.ledger.tables import deliveries_in
 
+_PAUSE_SECONDS = 0.4
+
 
 @dataclass(slots=True, kw_only=True)
 class Arm:
@@ -27,43 +32,56 @@ class Arm:
     offset: str = "0,0"
     shots: list[load.Shot] = field(default_factory=list)
     warmed: int = 0
+    beside: subprocess.Popen[bytes] | None = None
+
+    def shoot(self, requests: Path, seconds: int) -> load.Shot:
+        """One turn. `beside` is a process that works only during it: its backlog must not slow the others down."""
+        if self.beside:
+            self.beside.send_signal(signal.SIGCONT)
+        try:
+            shot = load.shoot(self.port, requests, seconds=seconds, offset=self.offset)
+        finally:
+            if self.beside:
+                self.beside.send_signal(signal.SIGSTOP)
+        self.offset = shot.offset
+        time.sleep(_PAUSE_SECONDS)  # what was on its way when wrk hung up gets done
+        return shot
 
 
-def measure(folder: Path, requests: Path, *, rounds: int, seconds: float, warm_seconds: float) -> dict[str, Any]:
+def measure(folder: Path, requests: Path, *, rounds: int, seconds: int, warm_seconds: int) -> dict[str, Any]:
     """Start all arms, shoot at them in turns (A B C D, A B C D, …), and put the figures together."""
     with ExitStack() as stack:
         database = stack.enter_context(servers.postgresql())
         journal = _bridge(stack, folder / "journal")
         bare = servers.free_port()
-        stack.enter_context(servers.bare(folder / "bare", journal[1], bare))
+        settings = servers.gunicorn_settings(folder / "journal")
+        stack.enter_context(servers.bare(folder / "bare", settings, bare))
         shipped = _bridge(stack, folder / "shipped")
-        stack.enter_context(
+        shipper = stack.enter_context(
             servers.running(folder / "shipped", servers.bridge_command(folder / "shipped", "shipper"))
         )
+        stack.enter_context(_paused(shipper))
         ledger = _bridge(stack, folder / "postgresql", accept="ledger", storage={"database": database})
         arms = [
             Arm(name="bare", port=bare),
-            Arm(name="journal", port=journal[0]),
-            Arm(name="postgresql", port=ledger[0]),
-            Arm(name="journal_with_shipper", port=shipped[0]),
+            Arm(name="journal", port=journal),
+            Arm(name="postgresql", port=ledger),
+            Arm(name="journal_with_shipper", port=shipped, beside=shipper),
         ]
         for arm in arms:
-            shot = load.shoot(arm.port, requests, seconds=warm_seconds, offset=arm.offset)
-            arm.offset, arm.warmed = shot.offset, shot.requests
+            arm.warmed = arm.shoot(requests, warm_seconds).requests
         for number in range(rounds):
             turn = arms[number % len(arms) :] + arms[: number % len(arms)]  # nobody is always the one after another
             for arm in turn:
-                shot = load.shoot(arm.port, requests, seconds=seconds, offset=arm.offset)
-                arm.offset = shot.offset
+                shot = arm.shoot(requests, seconds)
                 arm.shots.append(shot)
                 _say(f"  round {number + 1} {arm.name:<21} {shot.per_second:8.0f}/s  p99 {shot.p99_ms:7.1f} ms")
         kept = _kept(database)
-        gunicorn = Path(f"/proc/{journal[1].pid}/cmdline").read_text("utf-8").rstrip("\0").split("\0")[3:]
     answered = arms[2].warmed + sum(shot.requests for shot in arms[2].shots)
     if kept < answered:
         raise RuntimeError(f"{answered} requests were answered 200, and PostgreSQL has {kept}")
     return {
-        "gunicorn": gunicorn,
+        "gunicorn": settings,
         "arms": {arm.name: _summary(arm) for arm in arms},
         "ratios": {arm.name: _ratio(arm, arms[0]) for arm in arms[1:]},
         "postgresql_answered": answered,
@@ -71,10 +89,21 @@ def measure(folder: Path, requests: Path, *, rounds: int, seconds: float, warm_s
     }
 
 
-def _bridge(stack: ExitStack, folder: Path, **more: Any) -> tuple[int, subprocess.Popen[bytes]]:
+@contextmanager
+def _paused(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Stopped until somebody lets it go on; at the end it can hear that it is to end."""
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
+def _bridge(stack: ExitStack, folder: Path, **more: Any) -> int:
     port = servers.configure(folder, **more)
     subprocess.run(servers.bridge_command(folder, "db", "upgrade"), check=True, capture_output=True, cwd=folder)
-    return port, stack.enter_context(servers.web(folder, port))
+    stack.enter_context(servers.web(folder, port))
+    return port
 
 
 def _kept(database: str) -> int:

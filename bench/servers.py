@@ -17,9 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import load
 from ruamel.yaml import YAML
 
-import load
+from bridge.config.configuration import load_configuration
+from bridge.main import registry
+from bridge.web.server import settings
 
 _HERE = Path(__file__).parent
 _START_SECONDS = 30.0
@@ -87,16 +90,31 @@ def web(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
         yield process
 
 
+def gunicorn_settings(folder: Path) -> dict[str, Any]:
+    """How a bridge serves, by its own words."""
+    known = registry()
+    configuration = load_configuration(
+        folder / "bridge.yaml", sources=known.sources, targets=known.targets, environ=os.environ
+    )
+    return settings(f"{configuration.web.host}:{configuration.web.port}", configuration.web.workers)
+
+
 @contextmanager
-def bare(folder: Path, like: subprocess.Popen[bytes], port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """The bare application under the command line that `campusbridge web` became: only application and port differ."""
-    command = Path(f"/proc/{like.pid}/cmdline").read_text("utf-8").rstrip("\0").split("\0")
-    command = ["bare:app" if part == "bridge.main:web_app()" else part for part in command]
-    command = [f"--bind=127.0.0.1:{port}" if part.startswith("--bind=") else part for part in command]
-    if "bare:app" not in command:
-        raise RuntimeError(f"`campusbridge web` runs as something unexpected: {command}")
+def bare(folder: Path, like: dict[str, Any], port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """The bare application under gunicorn with a bridge's settings; only application and port differ."""
     folder.mkdir()
+    lines = [f"{name} = {value!r}" for name, value in (like | {"bind": f"127.0.0.1:{port}"}).items()]
+    (folder / "gunicorn.conf.py").write_text("\n".join(lines) + "\n", "utf-8")
+    command = [sys.executable, "-m", "gunicorn", "bare:app", "--config", str(folder / "gunicorn.conf.py")]
     with running(folder, command, BENCH_SECRET=load.SECRET, PYTHONPATH=str(_HERE)) as process:
+        wait_for(process, port, folder)
+        yield process
+
+
+@contextmanager
+def target(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A target that notes what arrives when (see arrivals.py)."""
+    with running(folder, [sys.executable, str(_HERE / "arrivals.py"), str(port)]) as process:
         wait_for(process, port, folder)
         yield process
 

@@ -26,6 +26,7 @@ _VERBS: Final = {
     "deliveries": "deliveries",
     "mapping": "mapping",
     "simulate": "simulate",
+    "connector": "connector",
     "demo": "demo",
 }
 

@@ -15,7 +15,8 @@ from rich.table import Table
 
 from bridge.cli.context import Context, pass_context
 from bridge.config.shipped import shipped_mappings
-from bridge.testing.campus import Campus, Day, Report
+from bridge.testing.campus import Campus, Day, NoCampus
+from bridge.testing.report import Report
 from bridge.testing.sender import Sender
 
 _PATIENCE_SECONDS = 60.0
@@ -38,21 +39,28 @@ def demo(context: Context, *, number: int, rate: float, folder: Path, port: int,
     """
     console = Console(stderr=json_output or not sys.stdout.isatty())
     campus = Campus(folder=folder, sources=context.registry.sources, mappings=shipped_mappings(), port=port)
+    try:
+        report = _run(campus, Day(calls=number, rate=rate or None, seed=seed), console, json_output=json_output)
+    except NoCampus as error:
+        raise click.ClickException(str(error)) from error
+    if report.lost:
+        raise click.exceptions.Exit(1)
+
+
+def _run(campus: Campus, day: Day, console: Console, *, json_output: bool) -> Report:
     with campus:
         console.print("Starting the bridge, four simulated platforms and a target …")
         began = time.monotonic()
         campus.start_bridge()
         console.print(f"The bridge listens at [bold]{campus.url}[/] — open it to watch.")
-        senders = campus.senders(Day(calls=number, rate=rate or None, seed=seed))
-        report = _watched(campus, senders, number, began, console)
+        report = _watched(campus, campus.senders(day), day.calls, began, console)
         if json_output:
             click.echo(json.dumps({key: value for key, value in asdict(report).items() if key != "by_source"}))
         else:
             _show(report, Console())
         if sys.stdout.isatty() and not json_output:
             _keep_serving(campus, console)
-    if report.lost:
-        raise click.exceptions.Exit(1)
+    return report
 
 
 def _watched(campus: Campus, senders: dict[str, Sender], number: int, began: float, console: Console) -> Report:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
+import stat
 import threading
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from types import FrameType
 
 import click
@@ -15,13 +18,17 @@ from sqlalchemy.exc import DBAPIError
 
 from bridge.cli.context import Context, pass_context, set_up_logging
 from bridge.config.values import Configuration
+from bridge.engine import supervisor
 from bridge.engine.supervisor import Program, Supervisor
 
 
 @click.command()
+@click.option("--end-with", type=int, hidden=True, help="End when this process does; it has to be the parent.")
 @pass_context
-def up(context: Context) -> None:
+def up(context: Context, *, end_with: int | None) -> None:
     """Run all processes of this machine, and watch over them."""
+    if end_with is not None:
+        supervisor.end_with(end_with)
     configuration = context.configuration
     set_up_logging(configuration.log, "up")
     configuration.data.mkdir(parents=True, exist_ok=True)
@@ -32,7 +39,8 @@ def up(context: Context) -> None:
         structlog.get_logger(__name__).warning("ledger_unreachable", error=type(error).__name__)
     context.forget_ledger()
     click.echo(f"Campus Bridge listens at http://{_address(configuration)}", err=True)
-    import_module("bridge.engine.assembly")  # once, before the processes are forked
+    for module in ("bridge.engine.assembly", "bridge.engine.worker", "bridge.web.app", "bridge.web.server"):
+        import_module(module)  # once, before the processes are forked: they share it
     Supervisor(programs(context), configuration.data / "processes.json").run()
 
 
@@ -157,9 +165,24 @@ def _until_signal() -> threading.Event:
 
 def _figures(configuration: Configuration, *, fresh: bool = False) -> dict[str, str]:
     """Where all processes of this machine add up their figures. Prometheus' client reads it when it is imported."""
-    folder = configuration.data / "figures"
+    folder = _figures_folder(configuration.data)
     folder.mkdir(parents=True, exist_ok=True)
     if fresh:
         for file in folder.glob("*.db"):
             file.unlink(missing_ok=True)
     return {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
+
+
+def _figures_folder(data: Path) -> Path:
+    """In memory, where the system offers that: figures are files mapped into memory, and a process that touches a new
+    page of one on a full disk is killed by the kernel (SIGBUS), before it can say that the disk is full.
+    """
+    try:
+        mine = Path("/dev/shm") / f"campusbridge-{os.geteuid()}"  # noqa: S108  checked below
+        mine.mkdir(mode=0o700, exist_ok=True)
+        found = mine.lstat()
+    except OSError:
+        return data / "figures"
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        return data / "figures"  # somebody else's
+    return mine / hashlib.sha256(os.fsencode(data.resolve())).hexdigest()[:16]

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import click
+from redis.exceptions import RedisError
 
 from bridge.cli.context import Context, as_json, pass_context
 from bridge.config.check import check as check_all
@@ -78,7 +79,7 @@ def doctor(context: Context) -> None:
     try:
         pinger(configuration.storage.redis, redis_folder(configuration))()
         findings.append(("redis", "answers"))
-    except OSError as error:
+    except (RedisError, OSError) as error:
         embedded = configuration.storage.redis == "embedded"
         findings.append(("redis", "embedded, starts with the worker" if embedded else f"PROBLEM: {error}"))
     for name, source in configuration.sources.items():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Row
@@ -25,23 +27,44 @@ def chains(rows: Iterable[Row[Any]]) -> list[list[Row[Any]]]:
 
 
 def run_chains(
-    pool: ThreadPoolExecutor,
+    pool: ThreadPoolExecutor | None,
+    width: int,
     batch: Sequence[list[Row[Any]]],
     work: Callable[[list[Row[Any]]], list[_T]],
     commit: Callable[[list[_T]], None],
 ) -> None:
-    """Work on all chains in the pool, and commit results as they come in, every half second at the latest.
+    """Work on all chains, `width` at a time, and commit results as they come in, every half second at the latest.
 
-    `commit` is called with an empty list too when nothing came in: it renews the lease, so that a lane whose target
-    hangs stays with its owner.
+    Without a pool the lane's own thread does it all: for work that never waits. `commit` is called with an empty list too when nothing came
+    in: it renews the lease, so that a lane whose target hangs stays with its owner.
     """
-    pending: set[Future[list[_T]]] = {pool.submit(work, chain) for chain in batch}
-    done: list[_T] = []
-    last = time.monotonic()
-    while pending:
-        finished, pending = wait(pending, timeout=_COMMIT_SECONDS, return_when=FIRST_COMPLETED)
-        for future in finished:
-            done.extend(future.result())
-        if not pending or time.monotonic() - last >= _COMMIT_SECONDS:
-            commit(done)
-            done, last = [], time.monotonic()
+    todo = deque(batch)
+    done: deque[_T] = deque()
+
+    def run(seconds: float = math.inf) -> None:
+        end = time.monotonic() + seconds
+        while todo and time.monotonic() < end:
+            try:
+                chain = todo.popleft()
+            except IndexError:  # another thread was faster
+                return
+            done.extend(work(chain))
+
+    if pool is None:
+        while todo:
+            run(_COMMIT_SECONDS)
+            commit(_taken(done))
+        return
+    running = {pool.submit(run) for _ in range(min(width, len(batch)))}
+    try:
+        while running:
+            finished, running = wait(running, timeout=_COMMIT_SECONDS)
+            for future in finished:
+                future.result()
+            commit(_taken(done))
+    finally:
+        todo.clear()  # after a failure, or with the lease lost, nothing new is begun
+
+
+def _taken(done: deque[_T]) -> list[_T]:
+    return [done.popleft() for _ in range(len(done))]

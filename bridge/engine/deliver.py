@@ -17,6 +17,7 @@ from sqlalchemy import Row
 from bridge.core.contracts import Message, Outcome, Verdict
 from bridge.core.errors import DestinationForbidden, TargetError
 from bridge.engine.batches import MAX_STARTS, chains, run_chains
+from bridge.engine.bugs import place_of
 from bridge.engine.line import Line, TargetLine
 from bridge.engine.metrics import DELIVERIES, DELIVERY_SECONDS
 from bridge.flow.declared import prepare
@@ -28,6 +29,7 @@ from bridge.ledger.lanes import Lease
 from bridge.ledger.reading import bodies_of
 
 _NOT_CONFIGURED = timedelta(minutes=1)
+_chance = random.Random()
 _log = structlog.get_logger(__name__)
 
 
@@ -56,6 +58,7 @@ class DeliverStage:
         )
         run_chains(
             self.pools[target],
+            1,  # a target has as many lanes as it may have deliveries at a time
             chains(rows),
             batch.chain,
             lambda results: finish(self.line.ledger, lease, results),
@@ -86,7 +89,7 @@ class _Batch:
     def _one(self, row: Row[Any], head: Head | None) -> Result:
         if row.state and head is not None and head.is_newer_than(row.time_ms, row.sequence):
             return _closed(row, "superseded", "the target already got a newer state")
-        if row.latest_only and self.newest.get(row.order_key, row.seq) > row.seq:
+        if row.latest_only and self.newest.get(row.order_key, row.seq) != row.seq:
             return _closed(row, "superseded", "a newer state is waiting")
         if row.starts >= MAX_STARTS:
             return _closed(row, "dead", f"its worker died {row.starts} times while working on it")
@@ -114,7 +117,7 @@ class _Batch:
             attempt=message.attempt,
             age=sent_at - moment(row.created_ms),
             patience=self.target.patience,
-            rng=random.Random(),
+            rng=_chance,
         )
         DELIVERIES.labels(row.target, outcome.verdict.value).inc()
         now = datetime.now(UTC)
@@ -148,12 +151,21 @@ class _Batch:
 def _outcome(message: Message, target: TargetLine) -> tuple[Outcome, int | None]:
     operation = target.connector.manifest.operations[message.operation]
     try:
-        answer = target.send(prepare(target.connector, message, target.settings))
+        request = prepare(target.connector, message, target.settings)
+    except TargetError as error:
+        return Outcome(verdict=Verdict.PERMANENT, reason=str(error)), None
+    except Exception as error:  # noqa: BLE001  a connector's bug: it takes no other message with it
+        return Outcome(verdict=Verdict.PERMANENT, reason=place_of(error)), None
+    try:
+        answer = target.send(request)
     except NoAnswer as silence:
         return outcome_of_silence(silence, operation, target.settings), None
     except (TargetError, DestinationForbidden) as error:
         return Outcome(verdict=Verdict.PERMANENT, reason=str(error)), None
-    return outcome_of(target.connector, answer, message, target.settings), answer.status
+    try:
+        return outcome_of(target.connector, answer, message, target.settings), answer.status
+    except Exception as error:  # noqa: BLE001  a connector's bug, and the target may have taken the message
+        return Outcome(verdict=Verdict.AMBIGUOUS, reason=place_of(error)), answer.status
 
 
 def _head(row: Row[Any]) -> Head:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import traceback
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from bridge.core.contracts import Inbound, Verified
 from bridge.core.errors import MappingError, SourceUnavailable
 from bridge.core.events import Event, Json
 from bridge.engine.batches import MAX_STARTS, chains, run_chains
+from bridge.engine.bugs import place_of
 from bridge.engine.line import Line, SourceLine
 from bridge.engine.messages import dead_message, message_for
 from bridge.engine.metrics import ENRICHED, EVENTS
@@ -28,6 +28,9 @@ from bridge.flow.process import enriched, events_of, given_up, retry_delay
 from bridge.ledger.database import milliseconds, moment
 from bridge.ledger.lanes import Lease
 from bridge.ledger.processing import DeadDelivery, NewEvent, NewMessage, PostponedDelivery, Processed, finish
+
+WIDTH = 8
+"""How many subjects of one lane are enriched at the same time."""
 
 _NOT_CONFIGURED = timedelta(minutes=1)
 _log = structlog.get_logger(__name__)
@@ -50,8 +53,14 @@ class ProcessStage:
             why = f"source {source} is not in bridge.yaml"
             self._commit(lease, [_postponed(row, _NOT_CONFIGURED, why) for row in rows])
             return
-        commit = partial(self._commit, lease)
-        run_chains(self.pools[source], chains(rows), partial(self._chain, self.line.sources[source]), commit)
+        line = self.line.sources[source]
+        run_chains(
+            self.pools[source] if line.api is not None else None,  # without an API there is nothing to wait for
+            WIDTH,
+            chains(rows),
+            partial(self._chain, line),
+            partial(self._commit, lease),
+        )
 
     def _chain(self, source: SourceLine, rows: list[Row[Any]]) -> list[Worked]:
         """One subject's deliveries in order; those behind one that has to wait stay where they are."""
@@ -70,8 +79,7 @@ class ProcessStage:
         except SourceUnavailable as error:
             return _postponed(row, retry_delay(row.attempts + 1, error.retry_after), error.reason)
         except Exception as error:  # noqa: BLE001  a connector's bug: the bytes are kept, a replay follows the fix
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            reason = f"{type(error).__name__} in {frame.name} ({frame.filename.rpartition('/')[2]}:{frame.lineno})"
+            reason = place_of(error)
             _log.error("not_processed", delivery=row.id, source=row.source, reason=reason)
             return DeadDelivery(seq=row.seq, source=row.source, reason=reason)
 
@@ -82,18 +90,18 @@ class ProcessStage:
         for event in events_of(source.connector, _verified(row), source.settings):
             results, story = _completed(source, event, last_try=out_of_time)
             for result in results:
-                new_messages, matching = self._messages(result, source.name)
+                document = result.to_json()
+                new_messages, matching = self._messages(result, document, source.name)
                 trace = {
                     "enrichment": story | {"result": result.enrichment, "waits": row.attempts},
                     "mappings": matching,
                 }
-                stored.append(NewEvent(event=result, source=source.name, trace=trace))
+                stored.append(NewEvent(event=result, document=document, source=source.name, trace=trace))
                 messages.extend(new_messages)
         return Processed(seq=row.seq, source=row.source, events=stored, messages=messages, replay=row.replay)
 
-    def _messages(self, event: Event, source: str) -> tuple[list[NewMessage], list[Json]]:
+    def _messages(self, event: Event, document: Json, source: str) -> tuple[list[NewMessage], list[Json]]:
         """The messages of all matching mappings, and why the others do not match. One broken mapping stops no other."""
-        document = event.to_json()
         problem = _schema_problem(document)
         if problem:
             raise ValueError(f"the event is not valid: {problem}")
@@ -109,7 +117,7 @@ class ProcessStage:
                 if decision.matches:
                     messages.append(message_for(event, document, mapping, target, source))
             except MappingError as error:
-                _log.error("mapping_failed", mapping=mapping.name, field=error.field, event=event.id)
+                _log.error("mapping_failed", mapping=mapping.name, field=error.field, event_id=event.id)
                 messages.append(dead_message(event, mapping, target, error))
                 story.append(
                     {"mapping": mapping.name, "matched": True, "why": f"failed at {error.field}: {error.reason}"}

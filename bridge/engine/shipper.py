@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
@@ -88,7 +91,7 @@ class Shipper:
                 patience = min(patience * 2, _PATIENCE_SECONDS)
                 continue
             patience = 0.1
-            if not moved:
+            if moved < BATCH:  # let some more come together: one transaction for many
                 time.sleep(_IDLE_SECONDS)
 
     def round(self) -> int:
@@ -110,10 +113,7 @@ class Shipper:
         for entry in found:
             if entry.damaged:
                 _log.error("journal_damaged", segment=entry.segment, hint="records behind the damage were saved")
-        queue = sorted(
-            ((accepted, entry.segment, behind) for entry in found for accepted, behind in entry.records),
-            key=lambda item: (item[0].verified.inbound.received_at, item[2]),
-        )
+        queue = [item for _, item in heapq.merge(*(_by_arrival(entry) for entry in found), key=itemgetter(0))]
         for start in range(0, len(queue), BATCH):
             batch = queue[start : start + BATCH]
             reached = {segment: behind for _, segment, behind in batch}
@@ -130,3 +130,15 @@ class Shipper:
             self._positions.pop(path.name, None)
         sync_folder(self._folder)
         forget_positions(self._ledger, [path.name for path in paths])
+
+
+def _by_arrival(found: Found) -> Iterator[tuple[datetime, tuple[Accepted, str, int]]]:
+    """A segment's records as they stand in it, each with a time that is never before that of one in front of it.
+
+    Threads may write in another order than their requests came in; but a position of a segment stands for all records
+    in front of it, so no batch may hold a record without them.
+    """
+    reached = datetime.min.replace(tzinfo=UTC)
+    for accepted, behind in found.records:
+        reached = max(reached, accepted.verified.inbound.received_at)
+        yield reached, (accepted, found.segment, behind)

@@ -5,6 +5,7 @@ Children are forked, not started anew: what they have in common is in memory onc
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -25,7 +26,7 @@ _PR_SET_PDEATHSIG: Final = 1
 _QUICK_SECONDS: Final = 5.0
 _LONGEST_PAUSE: Final = 10.0
 _POLL_SECONDS: Final = 0.1
-_GRACE_SECONDS: Final = 20.0
+_GRACE_SECONDS: Final = 15.0
 _libc: Final = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 _log = structlog.get_logger(__name__)
 
@@ -58,6 +59,7 @@ class Supervisor:
         self._all = [_Running(program=program) for program in programs]
         self._pid_file = pid_file
         self._stopping = False
+        self._written: dict[str, int] = {}
 
     def run(self) -> None:
         """Watch until SIGTERM or SIGINT, then end the children."""
@@ -71,15 +73,13 @@ class Supervisor:
     def round(self) -> None:
         """Look once after every child."""
         now = time.monotonic()
-        changed = False
         for child in self._all:
             if child.pid:
                 self._look(child, now)
             if not child.pid and now >= child.again_at:
                 child.pid = _fork(child.program)
                 child.started = now
-                changed = True
-        if changed:
+        if self.pids != self._written:
             self._write_pids()
 
     def end(self) -> None:
@@ -117,9 +117,12 @@ class Supervisor:
         _log.warning("process_ended", name=child.program.name, status=status, again_in=child.pause)
 
     def _write_pids(self) -> None:
+        """For people; what cannot be written, on a full disk for instance, is tried again in the next round."""
         fresh = self._pid_file.with_suffix(".new")
-        fresh.write_text(json.dumps(self.pids | {"supervisor": os.getpid()}), "utf-8")
-        fresh.rename(self._pid_file)
+        with contextlib.suppress(OSError):
+            fresh.write_text(json.dumps(self.pids | {"supervisor": os.getpid()}), "utf-8")
+            fresh.rename(self._pid_file)
+            self._written = self.pids
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping = True
@@ -143,7 +146,7 @@ def _fork(program: Program) -> int:
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
-        _end_with(parent)
+        end_with(parent)
         setproctitle(f"campusbridge: {program.name}")
         program.run()
         status = 0
@@ -157,8 +160,8 @@ def _fork(program: Program) -> int:
         os._exit(status)
 
 
-def _end_with(parent: int) -> None:
-    """In the child: ask the kernel for SIGTERM when the parent dies, and look whether it already did."""
+def end_with(parent: int) -> None:
+    """In a child: ask the kernel (Linux only) for SIGTERM when the parent dies, and end if it already did."""
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:

@@ -23,6 +23,10 @@ from bridge.ledger.database import Ledger, milliseconds
 from bridge.ledger.lanes import Lease, LeaseLost, claim, has_due, release, take
 
 SLICE_SECONDS: Final = 3.0
+LINGER_SECONDS: Final = 0.4
+"""How long an empty lane is kept: waking one costs more than looking at it a few times."""
+
+_LOOK_SECONDS: Final = 0.04
 _log = structlog.get_logger(__name__)
 
 
@@ -86,12 +90,18 @@ class Lanes:
     def _work(self, lease: Lease) -> bool:
         """Batch after batch until the lane is empty (False) or the slice is over (True)."""
         stage = self._stages[lease.lane.partition(":")[0]]
-        end = time.monotonic() + SLICE_SECONDS
-        while time.monotonic() < end and not self._stopping.is_set():
+        now = time.monotonic()
+        end, leave = now + SLICE_SECONDS, now + LINGER_SECONDS
+        while now < end and not self._stopping.is_set():
             rows = claim(self._ledger, lease, now_ms=_now(), limit=stage.batch)
-            if not rows:
-                return False
-            stage.work(lease, rows)
+            if rows:
+                stage.work(lease, rows)
+                leave = time.monotonic() + LINGER_SECONDS
+            if len(rows) < stage.batch:  # a batch of one costs almost as much as a full one
+                while not self._stopping.wait(_LOOK_SECONDS) and not has_due(self._ledger, lease.lane, now_ms=_now()):
+                    if time.monotonic() >= leave:
+                        return False
+            now = time.monotonic()
         return True
 
 

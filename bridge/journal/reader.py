@@ -97,10 +97,13 @@ def sole_reader(folder: Path) -> Iterator[bool]:
 
 
 def note_shipped(folder: Path, positions: Mapping[str, int]) -> None:
-    """Leave word how far the ledger has got, for figures that must not hang on the database. Only a hint."""
+    """Leave word how far the ledger has got, for figures that must not hang on the database. Only a hint: on a full
+    disk there is none.
+    """
     fresh = folder / "shipped.json.new"
-    fresh.write_text(json.dumps(dict(positions)), "utf-8")
-    fresh.rename(folder / "shipped.json")
+    with contextlib.suppress(OSError):
+        fresh.write_text(json.dumps(dict(positions)), "utf-8")
+        fresh.rename(folder / "shipped.json")
 
 
 def oldest_record(folder: Path) -> float | None:

@@ -13,7 +13,6 @@ from sqlalchemy import Connection, delete, select, update
 from bridge.core.contracts import Accepted
 from bridge.ledger.database import Ledger, insert_new, milliseconds, upsert
 from bridge.ledger.figures import count
-from bridge.ledger.lanes import register
 from bridge.ledger.tables import deliveries_in, journal_positions, repeats
 
 
@@ -32,25 +31,25 @@ def accept(ledger: Ledger, arrivals: Sequence[Arrival], reached: Mapping[str, in
     A delivery with the dedupe key of one that came within its window is a repeat. It gets no row of its own; if the
     first one is not finished it is due at once.
     """
+    lanes = {arrival.lane for arrival in arrivals}
+    ledger.register(lanes)
     with ledger.write() as connection:
-        lanes = _store(connection, arrivals)
+        _store(connection, arrivals)
         rows = [{"segment": segment, "position": position} for segment, position in (reached or {}).items()]
         upsert(connection, journal_positions, rows)
     return lanes
 
 
-def _store(connection: Connection, arrivals: Sequence[Arrival]) -> set[str]:
+def _store(connection: Connection, arrivals: Sequence[Arrival]) -> None:
     rows = [_row(arrival) for arrival in arrivals]
     inserted = set(insert_new(connection, deliveries_in, rows, "id"))
     figures: Counter[tuple[str, str]] = Counter()
-    lanes = set()
     for arrival, row in zip(arrivals, rows, strict=True):
-        fresh = row["id"] in inserted or _after_window(connection, arrival, row)
-        figures[f"source:{row['source']}", "received" if fresh else "repeats"] += 1
-        lanes.add(arrival.lane)
+        if row["id"] not in inserted and not _after_window(connection, arrival, row):
+            figures[f"source:{row['source']}", "repeats"] += 1
+    # What is received is counted when it is processed: with `accept: ledger` every request would wait for the last one's
+    # lock on one row of figures.
     count(connection, figures)
-    register(connection, lanes)
-    return lanes
 
 
 def _row(arrival: Arrival) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, select, update
 
 from bridge.ledger.database import Ledger, milliseconds
-from bridge.ledger.lanes import register
 from bridge.ledger.tables import audit, deliveries_in, events, messages, repeats
 
 _OPEN_TO_PEOPLE = ("dead", "held", "discarded", "superseded")
@@ -28,7 +27,6 @@ def retry(ledger: Ledger, keys: Sequence[str], *, who: str) -> set[str]:
             .returning(messages.c.key, messages.c.lane)
         ).all()
         lanes = {row.lane for row in rows}
-        register(connection, lanes)
         _write_down(connection, who, "deliveries.retry", [row.key for row in rows])
     return lanes
 
@@ -63,7 +61,6 @@ def replay(ledger: Ledger, names: Sequence[str], *, who: str) -> set[str]:
             .returning(deliveries_in.c.id, deliveries_in.c.lane)
         ).all()
         lanes = {row.lane for row in rows}
-        register(connection, lanes)
         _write_down(connection, who, "events.replay", [row.id for row in rows])
     return lanes
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +25,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
+from bridge.ledger.tables import lanes
+
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 VERSION: Final = "0001"
 """The newest migration in `migrations/versions`."""
@@ -37,6 +39,7 @@ class Ledger:
 
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
+        self._lanes: set[str] = set()
         self._sqlite = self.engine.dialect.name == "sqlite"
         # SQLite has one writer at a time; threads of one process queue up here, where waiting is fair and cheap.
         self._writing = threading.Lock() if self._sqlite else contextlib.nullcontext()
@@ -56,6 +59,15 @@ class Ledger:
         """One consistent view."""
         with self.engine.connect() as connection, connection.begin():
             yield connection
+
+    def register(self, names: Collection[str]) -> None:
+        """Make lanes known to the sweeper, before a row is put into one; this process remembers those it has seen."""
+        fresh = set(names) - self._lanes
+        if fresh:
+            rows = [{"name": name, "token": 0, "owner": "", "until_ms": 0} for name in sorted(fresh)]
+            with self.write() as connection:
+                insert_new(connection, lanes, rows, "name")
+            self._lanes |= fresh
 
     def upgrade(self) -> None:
         """Bring the tables to the present version; several processes may call this at once."""

@@ -149,13 +149,19 @@ def heads(ledger: Ledger, order_keys: Collection[str]) -> Mapping[str, Head]:
 
 
 def newest_waiting(ledger: Ledger, order_keys: Collection[str]) -> Mapping[str, int]:
-    """Per order key the `seq` of its last waiting message."""
+    """Per order key the `seq` of its newest waiting state; of states that are equally new, the one that came last."""
     if not order_keys:
         return {}
+    newest: dict[str, tuple[int, Head]] = {}
+    columns = (messages.c.order_key, messages.c.seq, messages.c.key, messages.c.time_ms, messages.c.sequence)
     with ledger.read() as connection:
-        rows = connection.execute(
-            select(messages.c.order_key, func.max(messages.c.seq).label("last"))
+        for row in connection.execute(
+            select(*columns)
             .where(messages.c.order_key.in_(order_keys), messages.c.status == "waiting")
-            .group_by(messages.c.order_key)
-        )
-        return {row.order_key: row.last for row in rows}
+            .order_by(messages.c.seq)
+        ):
+            known = newest.get(row.order_key)
+            if known is None or not known[1].is_newer_than(row.time_ms, row.sequence):
+                head = Head(time_ms=row.time_ms, sequence=row.sequence, message_key=row.key)
+                newest[row.order_key] = (row.seq, head)
+    return {order_key: seq for order_key, (seq, _) in newest.items()}

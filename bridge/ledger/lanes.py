@@ -8,17 +8,20 @@ comes back cannot write over its successor.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Table, and_, exists, func, or_, select, update
 
-from bridge.ledger.database import Ledger, database_now, insert_new
+from bridge.ledger.database import Ledger, database_now
 from bridge.ledger.tables import deliveries_in, lanes, messages
 
 LEASE_MS: Final = 12_000
 """How long a lane stays with an owner that says nothing; owners renew it several times in that span."""
+
+SUSPECT_STARTS: Final = 2
+"""A row whose work was begun this often and never came to an end is worked on alone: it may be what kills its worker."""
 
 STAGES: Final[dict[str, Table]] = {"process": deliveries_in, "deliver": messages}
 
@@ -40,12 +43,6 @@ def lane_of(stage: str, name: str, order_key: str, shards: int) -> str:
 
 def stage_table(lane: str) -> Table:
     return STAGES[lane.partition(":")[0]]
-
-
-def register(connection: Connection, names: Collection[str]) -> None:
-    """Make lanes known to the sweeper."""
-    rows = [{"name": name, "token": 0, "owner": "", "until_ms": 0} for name in sorted(names)]
-    insert_new(connection, lanes, rows, "name")
 
 
 def take(ledger: Ledger, lane: str, owner: str) -> Lease | None:
@@ -82,7 +79,8 @@ def release(ledger: Ledger, lease: Lease) -> None:
 def claim(ledger: Ledger, lease: Lease, *, now_ms: int, limit: int) -> Sequence[Row[Any]]:
     """Up to `limit` rows of the lane that are due, oldest first, counted as started.
 
-    A row waits while an older one with the same order key is put off: nothing overtakes.
+    A row waits while an older one with the same order key is put off: nothing overtakes. A suspect comes alone, so that
+    the others of its batch do not share its fate.
     """
     table = stage_table(lease.lane)
     older = table.alias()
@@ -105,20 +103,29 @@ def claim(ledger: Ledger, lease: Lease, *, now_ms: int, limit: int) -> Sequence[
     )
     with ledger.write() as connection:
         renew(connection, lease)
-        rows = connection.execute(query).all()
+        rows = _without_suspects(connection.execute(query).all())
         if rows:
             started = update(table).where(table.c.seq.in_([row.seq for row in rows]))
             connection.execute(started.values(starts=table.c.starts + 1))
     return rows
 
 
+def _without_suspects(rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
+    """The rows before the first suspect, or that one alone where it is the first."""
+    suspect = next((position for position, row in enumerate(rows) if row.starts >= SUSPECT_STARTS), len(rows))
+    return rows[: max(suspect, 1)]
+
+
 def put_off(connection: Connection, table: Table, order_keys: Iterable[tuple[str, int]]) -> None:
-    """Rows behind one that has to wait are not due before it: otherwise every claim would look at them in vain."""
+    """Rows behind one that has to wait are not due before it: otherwise every claim would look at them in vain.
+
+    Those that were claimed with it were not begun after all.
+    """
     for order_key, due_ms in order_keys:
         connection.execute(
             update(table)
             .where(table.c.order_key == order_key, table.c.status == "waiting", table.c.due_ms < due_ms)
-            .values(due_ms=due_ms)
+            .values(due_ms=due_ms, starts=0)
         )
 
 

@@ -14,15 +14,16 @@ from sqlalchemy import Connection, bindparam, update
 from bridge.core.events import Event, Json
 from bridge.ledger.database import Ledger, insert_new, milliseconds
 from bridge.ledger.figures import count
-from bridge.ledger.lanes import Lease, put_off, register, renew
+from bridge.ledger.lanes import Lease, put_off, renew
 from bridge.ledger.tables import deliveries_in, events, messages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewEvent:
-    """A canonical event of a source (by its name in bridge.yaml), and the story of how it came about."""
+    """A canonical event and its JSON, of a source (by its name in bridge.yaml), and the story of how it came about."""
 
     event: Event
+    document: Json
     source: str
     trace: Json
 
@@ -87,9 +88,11 @@ def finish(
     dead: Sequence[DeadDelivery] = (),
 ) -> set[str]:
     """Commit the results of one batch. Gives the lanes to wake. Raises LeaseLost: then nothing was written."""
+    lanes = {message.lane for entry in processed for message in entry.messages if message.status == "waiting"}
+    ledger.register(lanes)
     with ledger.write() as connection:
         renew(connection, lease)
-        lanes = _store(connection, processed)
+        _store(connection, processed)
         _close(connection, [(entry.seq, "done", None) for entry in processed])
         _close(connection, [(entry.seq, "dead", entry.reason) for entry in dead])
         for entry in postponed:
@@ -103,7 +106,7 @@ def finish(
     return lanes
 
 
-def _store(connection: Connection, processed: Sequence[Processed]) -> set[str]:
+def _store(connection: Connection, processed: Sequence[Processed]) -> None:
     now = _now()
     rows = [_event_row(entry.seq, event) for entry in processed for event in entry.events]
     fresh = set(insert_new(connection, events, rows, "id"))
@@ -115,7 +118,7 @@ def _store(connection: Connection, processed: Sequence[Processed]) -> set[str]:
     new = set(insert_new(connection, messages, [message_row(message, now) for message in wanted], "key"))
     send_again(connection, [message for message in wanted if message.key not in new], now)
 
-    figures: Counter[tuple[str, str]] = Counter()
+    figures = Counter((f"source:{entry.source}", "received") for entry in processed if not entry.replay)
     for entry in processed:
         for event in entry.events:
             figures[f"source:{entry.source}", "events" if event.event.id in fresh else "known_events"] += 1
@@ -126,9 +129,6 @@ def _store(connection: Connection, processed: Sequence[Processed]) -> set[str]:
         if message.status == "dead":
             figures[f"target:{message.target}", "dead"] += 1
     count(connection, figures)
-    lanes = {message.lane for message in wanted if message.status == "waiting"}
-    register(connection, lanes)
-    return lanes
 
 
 def send_again(connection: Connection, known: Iterable[NewMessage], now: int) -> None:
@@ -177,7 +177,7 @@ def _event_row(delivery_seq: int, new: NewEvent) -> dict[str, Any]:
         "state_key": event.state_key,
         "time_ms": milliseconds(event.time),
         "recorded_ms": milliseconds(event.recordedtime),
-        "body": json.dumps(event.to_json()),
+        "body": json.dumps(new.document),
         "trace": json.dumps(new.trace),
     }
 

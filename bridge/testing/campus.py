@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+import os
 import secrets
 import shutil
 import signal
@@ -11,22 +13,25 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from ruamel.yaml import YAML
 
-from bridge.core.contracts import SimulatedPlatform
+from bridge.core.contracts import Call, SimulatedPlatform
 from bridge.core.manifest import SourceConnector
 from bridge.journal.reader import oldest_record, segments
 from bridge.ledger.database import Ledger
-from bridge.ledger.reading import Closing, closing, unfinished
+from bridge.ledger.reading import closing, unfinished
 from bridge.testing.platform_server import PlatformServer, serve_platform
-from bridge.testing.sender import Account, Plan, Sender
+from bridge.testing.report import Report, report_of
+from bridge.testing.sender import Plan, Sender
 from bridge.testing.target_server import TargetServer, serve_target
 
 _TARGETS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -45,7 +50,9 @@ _TARGETS: Final[Mapping[str, Mapping[str, Any]]] = {
 """The targets that the shipped mappings name; here all of them are the same counting server."""
 
 _SHARES: Final[Mapping[str, float]] = {"wiseflow": 0.35, "edusign": 0.35, "wise": 0.2, "inspera": 0.1}
+_MARK: Final = "# Written by the demo; every run writes it anew.\n"
 _START_SECONDS: Final = 60.0
+_STOP_SECONDS: Final = 40.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,33 +68,17 @@ class Day:
     seed: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """The account of a day. `lost` counts what was accepted and cannot be accounted for; it has to be 0.
-
-    `sent` requests, `accepted` those answered 200, `rejected` those refused, `duplicates` recognised repeats, `events`
-    canonical events, `delivered` different messages as the target itself counted them, `superseded` states that a newer
-    one overtook, `dead` letters, `unanswered` calls that the platforms gave up: nobody had promised them anything.
-    """
-
-    sent: int
-    accepted: int
-    rejected: int
-    duplicates: int
-    events: int
-    delivered: int
-    superseded: int
-    dead: int
-    lost: int
-    unanswered: int
-    repeated_deliveries: int
-    seconds: float
-    by_source: Mapping[str, Account]
+class NoCampus(Exception):
+    """Nothing was started, and the message says why."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Campus:
-    """Use as a context manager: everything that it starts ends with it."""
+    """Use as a context manager: everything that it starts ends with it.
+
+    `targets` are entries of bridge.yaml; those without an address of their own get that of the counting server.
+    `settings` are further entries of bridge.yaml.
+    """
 
     folder: Path
     sources: Mapping[str, SourceConnector]
@@ -96,14 +87,17 @@ class Campus:
     database: str | None = None
     redis: str = "embedded"
     accept: str = "journal"
+    targets: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: _TARGETS)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     target: TargetServer = field(init=False)
     _platforms: dict[str, tuple[SimulatedPlatform, PlatformServer, str]] = field(default_factory=dict, init=False)
+    _days: dict[str, Iterator[Call]] = field(default_factory=dict, init=False)
     _stack: ExitStack = field(default_factory=ExitStack, init=False)
     _bridge: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _ledger: Ledger | None = field(default=None, init=False)
 
     def __enter__(self) -> Campus:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._clear()
         (self.folder / "secrets").mkdir(parents=True)
         self.port = self.port if self.port and _free(self.port) else _any_port()
         self.target = self._stack.enter_context(serve_target())
@@ -131,17 +125,25 @@ class Campus:
         return self.folder / "bridge.yaml"
 
     @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def _command(self) -> list[str]:
+        return [sys.executable, "-m", "bridge.main", "--config", str(self.configuration)]
+
+    @property
     def ledger(self) -> Ledger:
         if self._ledger is None:
             self._ledger = Ledger(self.database or f"sqlite:///{self.folder.resolve()}/data/bridge.db")
         return self._ledger
 
     def start_bridge(self) -> None:
-        """Start all processes of the bridge; return when it takes webhooks. Raises RuntimeError with the log's end."""
+        """Start all processes of the bridge; return when it takes webhooks. Raises NoCampus with the log's end."""
         log = self.folder / "bridge.log"
         with log.open("ab") as stream:
             self._bridge = subprocess.Popen(
-                [sys.executable, "-m", "bridge.main", "--config", str(self.configuration), "up"],
+                [*self._command, "up", "--end-with", str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
@@ -149,15 +151,36 @@ class Campus:
         deadline = time.monotonic() + _START_SECONDS
         while not _answers(f"{self.url}/healthz"):
             if self._bridge.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the bridge did not start:\n{log.read_text('utf-8')[-2000:]}")
+                raise NoCampus(f"the bridge did not start:\n{log.read_text('utf-8')[-2000:]}")
             time.sleep(0.1)
 
-    def stop_bridge(self) -> None:
-        """End all processes of the bridge, in good order."""
+    def stop_bridge(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End all processes of the bridge: in good order, or with SIGKILL for the one that watches over the others."""
         if self._bridge is not None and self._bridge.poll() is None:
-            self._bridge.send_signal(signal.SIGTERM)
-            self._bridge.wait(40)
+            self._bridge.send_signal(number)
+            self._bridge.wait(_STOP_SECONDS)
         self._bridge = None
+
+    def pids(self) -> dict[str, int]:
+        """The bridge's processes by name, "supervisor" among them; empty when it does not run."""
+        try:
+            found = json.loads((self.data / "processes.json").read_text("utf-8"))
+        except OSError:
+            return {}
+        return {str(name): int(pid) for name, pid in found.items()}
+
+    def run(self, *words: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """Run `campusbridge` with these words, as a person would beside the running bridge."""
+        return subprocess.run([*self._command, *words], capture_output=True, text=True, timeout=timeout, check=False)
+
+    def signed(self, source: str, *, secret: str | None = None) -> urllib.request.Request:
+        """The next webhook of a platform's day as a request to the bridge, signed with its secret or another one."""
+        platform, _server, right = self._platforms[source]
+        days = self._days
+        call = next(days.setdefault(source, platform.day()))
+        signed = platform.sign(call, secret or right, attempt=1, now=datetime.now(UTC))
+        address = f"{self.url}/hooks/{source}-main" + (f"?{urlencode(signed.query)}" if signed.query else "")
+        return urllib.request.Request(address, signed.body, dict(signed.headers), method="POST")  # noqa: S310  loopback
 
     def senders(self, day: Day) -> dict[str, Sender]:
         """The platforms, ready to send their shares of a day."""
@@ -191,7 +214,7 @@ class Campus:
         while True:
             progress()
             left = unfinished(self.ledger)
-            waiting = sum(path.stat().st_size for path in segments(self.folder / "data" / "journal") if path.exists())
+            waiting = sum(path.stat().st_size for path in segments(self.data / "journal") if path.exists())
             if left == 0 and self._shipped():
                 return True
             state = (left, waiting, self.target.state()["requests"])
@@ -203,28 +226,17 @@ class Campus:
 
     def report(self, senders: Mapping[str, Sender], began: float) -> Report:
         """The account, from what the platforms were answered, what the ledger says and what the target counted."""
-        accounts = {name: sender.account() for name, sender in senders.items()}
-        accepted = frozenset().union(*(sender.accepted_ids() for sender in senders.values()))
-        book = closing(self.ledger)
-        taken = self.target.keys()
-        return Report(
-            sent=sum(account.sent for account in accounts.values()),
-            accepted=len(accepted) + sum(account.ignored for account in accounts.values()),
-            rejected=sum(account.forgeries_refused for account in accounts.values()),
-            duplicates=len(book.repeats),
-            events=book.events,
-            delivered=len(taken),
-            superseded=sum(status == "superseded" for status in book.messages.values()),
-            dead=sum(status == "dead" for status in book.messages.values()),
-            lost=_lost(accepted, book, taken),
-            unanswered=sum(account.gave_up for account in accounts.values()),
-            repeated_deliveries=sum(count - 1 for count in taken.values()),
-            seconds=round(time.monotonic() - began, 1),
-            by_source=accounts,
-        )
+        return report_of(senders, closing(self.ledger), self.target.keys(), seconds=time.monotonic() - began)
+
+    def _clear(self) -> None:
+        """Delete what an earlier run left, and nothing else: a person may have named any folder."""
+        if self.configuration.is_file() and self.configuration.read_text("utf-8").startswith(_MARK):
+            shutil.rmtree(self.folder)
+        elif self.folder.is_dir() and any(self.folder.iterdir()):
+            raise NoCampus(f"{self.folder} holds something else than an earlier run: name another folder")
 
     def _shipped(self) -> bool:
-        return oldest_record(self.folder / "data" / "journal") is None
+        return oldest_record(self.data / "journal") is None
 
     def _write_configuration(self) -> None:
         document: dict[str, Any] = {
@@ -242,15 +254,15 @@ class Campus:
             file = self._secret(name, secret)
             entry = self.sources[name].simulator.settings(secret, server.url)
             document["sources"][f"{name}-main"] = entry | {"secrets": [file]}
-        for name, target in _TARGETS.items():
+        for name, target in self.targets.items():
             entry = dict(target)
-            address = f"{self.target.url}/{name}"
-            entry["base_url" if target["connector"] == "http" else "url"] = address
+            entry.setdefault("base_url" if target["connector"] == "http" else "url", f"{self.target.url}/{name}")
             if target["connector"] == "webhook":
                 entry["secrets"] = [self._secret(f"target-{name}", f"whsec_{_base64_secret()}")]
             document["targets"][name] = entry
+        document |= self.settings
         with self.configuration.open("w", encoding="utf-8") as stream:
-            stream.write("# Written by the demo; every run writes it anew.\n")
+            stream.write(_MARK)
             YAML().dump(document, stream)
 
     def _secret(self, name: str, value: str) -> str:
@@ -258,14 +270,6 @@ class Campus:
         path.write_text(value, "utf-8")
         path.chmod(0o600)
         return f"${{file:secrets/{name}}}"
-
-
-def _lost(accepted: frozenset[str], book: Closing, taken: Mapping[str, int]) -> int:
-    """Accepted deliveries that the ledger does not know or has not closed, and messages that are nowhere."""
-    unknown = sum(book.deliveries.get(name) != "done" and name not in book.repeats for name in accepted)
-    open_messages = sum(status in ("waiting", "held") for status in book.messages.values())
-    never_seen = sum(status == "delivered" and key not in taken for key, status in book.messages.items())
-    return unknown + open_messages + never_seen
 
 
 def _base64_secret() -> str:

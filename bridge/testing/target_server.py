@@ -13,6 +13,7 @@ import random
 import sys
 import threading
 import time
+import zlib
 from collections import Counter, OrderedDict
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
@@ -43,12 +44,16 @@ class Knobs:
 
 @dataclass(slots=True, kw_only=True)
 class Figures:
-    """What came. `unique` counts different Idempotency-Key values among what was taken, `repeated` the rest of it."""
+    """What came. `unique` counts different Idempotency-Key values among what was taken, `repeated` the rest of it.
+
+    `changed` are those of the repeated whose body was not that of the time before.
+    """
 
     requests: int = 0
     taken: int = 0
     unique: int = 0
     repeated: int = 0
+    changed: int = 0
     without_key: int = 0
     failed: int = 0
     cut: int = 0
@@ -60,13 +65,14 @@ class Figures:
 class TargetServer:
     """A target at `url`, any path. `knobs` may be changed at any moment.
 
-    How often each key was taken is remembered in 16 bytes and a count per key; the last bodies up to `bodies_kept`.
+    How often each key was taken, and its last body's checksum, are remembered; of the bodies the last `bodies_kept`.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0, *, bodies_kept: int = 1000, seed: int = 1) -> None:
         self.knobs = Knobs()
         self._figures = Figures()
         self._counts: dict[str, int] = {}
+        self._last: dict[str, int] = {}
         self._bodies: OrderedDict[str, bytes] = OrderedDict()
         self._bodies_kept = bodies_kept
         self._chance = random.Random(seed)
@@ -99,6 +105,7 @@ class TargetServer:
         with self._lock:
             self._figures = Figures()
             self._counts.clear()
+            self._last.clear()
             self._bodies.clear()
 
     def close(self) -> None:
@@ -153,8 +160,10 @@ class TargetServer:
             return
         seen = self._counts.get(key, 0)
         self._counts[key] = seen + 1
+        last, self._last[key] = self._last.get(key), zlib.crc32(asked.body)
         if seen:
             figures.repeated += 1
+            figures.changed += self._last[key] != last
         else:
             figures.unique += 1
         self._bodies[key] = asked.body

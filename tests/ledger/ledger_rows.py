@@ -93,7 +93,7 @@ def processed(
     return Processed(
         seq=seq,
         source=SOURCE,
-        events=[NewEvent(event=entry, source=SOURCE, trace={}) for entry in found],
+        events=[NewEvent(event=entry, document=entry.to_json(), source=SOURCE, trace={}) for entry in found],
         messages=[message(entry) for entry in found] if sent is None else sent,
         replay=replay,
     )
