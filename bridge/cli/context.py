@@ -112,7 +112,11 @@ def as_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
 def set_up_logging(log: LogConfig, process: str) -> None:
     """Structured logs on standard error: one line an event, as text for people or as JSON for machines."""
     level = getattr(logging, log.level.upper())
-    renderer: Any = structlog.processors.JSONRenderer() if log.format == "json" else structlog.dev.ConsoleRenderer()
+    # structlog's own tracebacks show the values of local variables, and so people's data and secrets.
+    for_people = structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+    )
+    renderer: Any = structlog.processors.JSONRenderer() if log.format == "json" else for_people
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -35,8 +35,8 @@ def run_chains(
 ) -> None:
     """Work on all chains, `width` at a time, and commit results as they come in, every half second at the latest.
 
-    Without a pool the lane's own thread does it all: for work that never waits. `commit` is called with an empty list too when nothing came
-    in: it renews the lease, so that a lane whose target hangs stays with its owner.
+    Without a pool the lane's own thread does it all: for work that never waits. `commit` is called with an empty list
+    too when nothing came in: it renews the lease, so that a lane whose target hangs stays with its owner.
     """
     todo = deque(batch)
     done: deque[_T] = deque()

@@ -47,8 +47,8 @@ def _store(connection: Connection, arrivals: Sequence[Arrival]) -> None:
     for arrival, row in zip(arrivals, rows, strict=True):
         if row["id"] not in inserted and not _after_window(connection, arrival, row):
             figures[f"source:{row['source']}", "repeats"] += 1
-    # What is received is counted when it is processed: with `accept: ledger` every request would wait for the last one's
-    # lock on one row of figures.
+    # What is received is counted when it is processed: with `accept: ledger` every request would have to wait for the
+    # one before it to let go of one row of figures.
     count(connection, figures)
 
 

@@ -21,7 +21,7 @@ LEASE_MS: Final = 12_000
 """How long a lane stays with an owner that says nothing; owners renew it several times in that span."""
 
 SUSPECT_STARTS: Final = 2
-"""A row whose work was begun this often and never came to an end is worked on alone: it may be what kills its worker."""
+"""A row whose work was begun this often and never ended is worked on alone: it may be what kills its worker."""
 
 STAGES: Final[dict[str, Table]] = {"process": deliveries_in, "deliver": messages}
 

@@ -88,11 +88,10 @@ def finish(
     dead: Sequence[DeadDelivery] = (),
 ) -> set[str]:
     """Commit the results of one batch. Gives the lanes to wake. Raises LeaseLost: then nothing was written."""
-    lanes = {message.lane for entry in processed for message in entry.messages if message.status == "waiting"}
-    ledger.register(lanes)
+    ledger.register({message.lane for entry in processed for message in entry.messages})
     with ledger.write() as connection:
         renew(connection, lease)
-        _store(connection, processed)
+        lanes = _store(connection, processed)
         _close(connection, [(entry.seq, "done", None) for entry in processed])
         _close(connection, [(entry.seq, "dead", entry.reason) for entry in dead])
         for entry in postponed:
@@ -106,7 +105,7 @@ def finish(
     return lanes
 
 
-def _store(connection: Connection, processed: Sequence[Processed]) -> None:
+def _store(connection: Connection, processed: Sequence[Processed]) -> set[str]:
     now = _now()
     rows = [_event_row(entry.seq, event) for entry in processed for event in entry.events]
     fresh = set(insert_new(connection, events, rows, "id"))
@@ -129,6 +128,7 @@ def _store(connection: Connection, processed: Sequence[Processed]) -> None:
         if message.status == "dead":
             figures[f"target:{message.target}", "dead"] += 1
     count(connection, figures)
+    return {message.lane for message in wanted if message.status == "waiting"}
 
 
 def send_again(connection: Connection, known: Iterable[NewMessage], now: int) -> None:
