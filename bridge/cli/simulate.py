@@ -90,7 +90,9 @@ def simulate(
     if server is not None:
         server.close()
     if json_output:
-        click.echo(json.dumps(asdict(account), default=str))
+        # Python 3.11 copies a Counter wrongly in asdict.
+        counters = {"failures": dict(account.failures), "kinds": dict(account.kinds)}
+        click.echo(json.dumps(asdict(account) | counters))
     if account.gave_up or account.forgeries_taken:
         raise click.exceptions.Exit(1)
 

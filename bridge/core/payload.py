@@ -65,19 +65,20 @@ class Payload:
     @property
     def exists(self) -> bool:
         """True when the key is there, null included."""
-        return not isinstance(self._value, _Missing)
+        return self._value is not _MISSING
 
     @property
     def present(self) -> bool:
         """True when there is something to read: not missing, not null, not an empty string."""
-        return self.exists and self._value is not None and self._value != ""
+        value = self._value
+        return value is not None and value is not _MISSING and value != ""
 
     def at(self, *keys: str | int) -> Payload:
         """Walk down; a missing step gives a Payload that is missing and remembers the whole path."""
         value, path = self._value, self._path
         for key in keys:
             path = f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}"
-            if isinstance(key, str) and isinstance(value, Mapping):
+            if isinstance(value, dict):
                 value = value.get(key, _MISSING)
             elif isinstance(key, int) and isinstance(value, list) and -len(value) <= key < len(value):
                 value = value[key]
@@ -87,8 +88,11 @@ class Payload:
 
     def first(self, *paths: str) -> Payload:
         """The first of several dotted candidate paths that is present, else the first candidate (which is missing)."""
-        candidates = [self.at(*path.split(".")) for path in paths]
-        return next((candidate for candidate in candidates if candidate.present), candidates[0])
+        for path in paths:
+            candidate = self.at(*path.split("."))
+            if candidate.present:
+                return candidate
+        return self.at(*paths[0].split("."))
 
     def text(self) -> str:
         """A text; a whole number becomes text, because platforms send ids both ways and ours are always text."""
@@ -187,7 +191,9 @@ def _refuse_constant(name: str) -> object:
 
 def _storable(text: str) -> bool:
     """PostgreSQL keeps neither NUL nor half a surrogate pair in a text; a JSON escape can smuggle in both."""
-    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+    if "\x00" in text:
+        return False
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _too_deep(text: str) -> bool:

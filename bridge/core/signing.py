@@ -77,9 +77,8 @@ def canonical_json(value: object) -> bytes:
 
 def fingerprint(parts: Iterable[str | bytes]) -> str:
     """SHA-256 over parts, each with its length in front so that no two lists of parts collide."""
-    state = hashlib.sha256()
+    pieces: list[bytes] = []
     for part in parts:
         raw = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
-        state.update(len(raw).to_bytes(8, "big"))
-        state.update(raw)
-    return state.hexdigest()
+        pieces += (len(raw).to_bytes(8, "big"), raw)
+    return hashlib.sha256(b"".join(pieces)).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from bridge.core.contracts import Challenge, Inbound, Settings, Verified
@@ -27,13 +28,15 @@ def _without_secrets(verified: Verified, settings: Settings) -> Verified:
     if isinstance(token, str) and token:
         secrets.append(token)
 
-    def harmless(value: str) -> bool:
-        return not any(secret in value for secret in secrets)
+    def harmless(values: Mapping[str, str]) -> dict[str, str]:
+        return {
+            name: value
+            for name, value in values.items()
+            if name not in _NEVER_KEPT and not any(secret in value for secret in secrets)
+        }
 
     inbound = verified.inbound
-    kept = replace(
-        inbound,
-        headers={name: value for name, value in inbound.headers.items() if name not in _NEVER_KEPT and harmless(value)},
-        query={name: value for name, value in inbound.query.items() if harmless(value)},
-    )
-    return replace(verified, inbound=kept)
+    headers, query = harmless(inbound.headers), harmless(inbound.query)
+    if len(headers) == len(inbound.headers) and len(query) == len(inbound.query):
+        return verified
+    return replace(verified, inbound=replace(inbound, headers=headers, query=query))

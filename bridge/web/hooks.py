@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 from flask import Blueprint, Response, request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from bridge.core.contracts import Accepted, Challenge, Inbound, Settings
 from bridge.core.errors import NotGenuine, StorageUnavailable
@@ -48,7 +49,7 @@ def hooks(receiver: Receiver) -> Blueprint:
         if known is None:
             return _answer(404, {"status": "unknown source"})
         connector, settings = known
-        body = request.get_data(cache=False)
+        body = _whole_body()
         inbound = Inbound(
             id=new_id(),
             source=source,
@@ -99,6 +100,15 @@ def hooks(receiver: Receiver) -> Blueprint:
 def new_id() -> str:
     """Twelve hexadecimal digits of milliseconds, then twenty random ones: ids grow with time."""
     return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
+def _whole_body() -> bytes:
+    """The raw bytes. A body without a length is cut at the limit by Werkzeug, without a word: such a one is refused."""
+    body = request.get_data(cache=False)
+    limit = request.max_content_length
+    if request.content_length is None and limit is not None and len(body) >= limit:
+        raise RequestEntityTooLarge
+    return body
 
 
 def _answer(status: int, document: Mapping[str, object]) -> Response:

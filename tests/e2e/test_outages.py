@@ -8,17 +8,19 @@ import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from cluster import Cluster
 from redis import Redis
-from watching import Make, account_for, ask, children, eventually, kill, killed, oldest, wait_for
+from watching import Answered, Make, account_for, ask, children, eventually, kill, killed, oldest, wait_for
 
 from bridge.config.shipped import shipped_mappings
 from bridge.engine.embedded import ensure, release, running
 from bridge.testing.campus import Campus, Day
+from bridge.testing.sender import Sender
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
 
@@ -32,12 +34,6 @@ EVERYTHING = {
     "with": {"method": "POST", "path": "/events", "json": {"id": "{{ event.id }}", "type": "{{ event.type }}"}},
 }
 CRM = {"crm": {"connector": "http"}}
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with Cluster() as started:
-        yield started
 
 
 def test_redis_data_that_is_deleted_while_work_is_queued_costs_time_and_nothing_else(make_campus: Make) -> None:
@@ -64,61 +60,92 @@ def test_redis_data_that_is_deleted_while_work_is_queued_costs_time_and_nothing_
     assert eventually(lambda: running(redis), seconds=5)
 
 
-def test_webhooks_are_taken_in_while_the_database_is_away(make_campus: Make, cluster: Cluster) -> None:
-    campus = make_campus("edusign", "wiseflow", mappings={"all": EVERYTHING}, targets=CRM, database=cluster.database("journal"))
-    campus.start_bridge()
-    rate = 50.0
-    senders = campus.senders(Day(calls=int(rate * (OUTAGE_SECONDS + 5)), rate=rate))
-    for sender in senders.values():
-        sender.start()
-    time.sleep(1.5)
-    cluster.stop()
-    gone = time.monotonic()
-    ages = []
-    while time.monotonic() - gone < OUTAGE_SECONDS:
-        ages.append(oldest(campus, "journal"))
-        assert ask(f"{campus.url}/readyz").json["checks"]["ledger"].startswith("unreachable")
-        time.sleep(1.0)
-    cluster.start()
-    wait_for(senders.values(), seconds=60)
-    ended = time.monotonic()
-    assert campus.finished(30)
-    assert time.monotonic() - ended < 30
-    assert [sender.account().failures for sender in senders.values()] == [Counter(), Counter()]
+# --- the database -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outage:
+    """What was seen of two bridges whose database was gone for a while: one accepts into its journal, one into it."""
+
+    journal: Campus
+    ledger: Campus
+    senders: Mapping[str, Mapping[str, Sender]]
+    ages: Sequence[float | None]
+    ready: Sequence[Answered]
+    refused: Sequence[Answered]
+    finished_after: float
+
+
+@pytest.fixture(scope="module")
+def outage(make_campus: Make) -> Iterator[Outage]:
+    with Cluster() as cluster:
+        bridges = {
+            accept: make_campus(
+                "edusign" if accept == "journal" else "wiseflow",
+                mappings={"all": EVERYTHING},
+                targets=CRM,
+                database=cluster.database(accept),
+                accept=accept,
+                settings={"workers": {"processes": 1}},
+            )
+            for accept in ("journal", "ledger")
+        }
+        for campus in bridges.values():
+            campus.start_bridge()
+        day = Day(calls=int(30 * (OUTAGE_SECONDS + 4)), rate=30, time_scale=0.002)
+        senders = {accept: campus.senders(day) for accept, campus in bridges.items()}
+        every = [sender for group in senders.values() for sender in group.values()]
+        for sender in every:
+            sender.start()
+        time.sleep(1.5)
+        cluster.stop()
+        gone = time.monotonic()
+        ages, ready, refused = [], [], []
+        while time.monotonic() - gone < OUTAGE_SECONDS:
+            ages.append(oldest(bridges["journal"], "journal"))
+            ready.append(ask(f"{bridges['journal'].url}/readyz"))
+            refused.append(ask(bridges["ledger"].signed("wiseflow")))
+            time.sleep(1.0)
+        cluster.start()
+        wait_for(every, seconds=90)
+        ended = time.monotonic()
+        assert all(campus.finished(30) for campus in bridges.values())
+        yield Outage(
+            **bridges,
+            senders=senders,
+            ages=ages,
+            ready=ready,
+            refused=refused,
+            finished_after=time.monotonic() - ended,
+        )
+        for campus in bridges.values():
+            campus.stop_bridge()
+
+
+def test_webhooks_are_taken_in_while_the_database_is_away(outage: Outage) -> None:
+    account = outage.senders["journal"]["edusign"].account()
+    assert account.failures == Counter()
+    assert account.gave_up == 0
+    assert {answer.status for answer in outage.ready} == {200}
+    assert all(answer.json["checks"]["ledger"].startswith("unreachable") for answer in outage.ready)
+    assert outage.finished_after < 30
+    account_for(outage.journal, outage.senders["journal"])
+
+
+def test_the_age_of_the_journal_grows_while_the_database_is_away_and_is_zero_afterwards(outage: Outage) -> None:
+    ages = [age for age in outage.ages if age is not None]
+    assert len(ages) == len(outage.ages)
     assert ages == sorted(ages)
     assert ages[-1] > ages[0] + OUTAGE_SECONDS / 2
-    assert oldest(campus, "journal") == 0
-    assert account_for(campus, senders)["gave_up"] == 0
+    assert oldest(outage.journal, "journal") == 0
 
 
-def test_a_bridge_that_accepts_into_the_database_asks_for_another_try_while_it_is_away(
-    make_campus: Make, cluster: Cluster
-) -> None:
-    campus = make_campus(
-        "wiseflow",
-        mappings={"all": EVERYTHING},
-        targets=CRM,
-        database=cluster.database("ledger"),
-        accept="ledger",
-    )
-    campus.start_bridge()
-    assert "shipper" not in campus.pids()
-    senders = campus.senders(Day(calls=300, rate=50, time_scale=0.002))
-    for sender in senders.values():
-        sender.start()
-    time.sleep(1.5)
-    cluster.stop()
-    refused = [ask(campus.signed("wiseflow")) for _ in range(3)]
-    time.sleep(2.0)
-    cluster.start()
-    wait_for(senders.values(), seconds=60)
-    assert {answer.status for answer in refused} == {503}
-    assert all(int(answer.headers["Retry-After"]) > 0 for answer in refused)
-    assert senders["wiseflow"].account().failures.keys() == {"503"}
-    assert campus.finished(30)
-    figures = account_for(campus, senders)
-    assert figures["gave_up"] == 0
-    assert figures["delivered"] > 250
+def test_a_bridge_that_accepts_into_the_database_asks_for_another_try_while_it_is_away(outage: Outage) -> None:
+    assert "shipper" not in outage.ledger.pids()
+    assert {answer.status for answer in outage.refused} == {503}
+    assert all(int(answer.headers["Retry-After"]) > 0 for answer in outage.refused)
+    assert outage.senders["ledger"]["wiseflow"].account().failures.keys() == {"503"}
+    assert account_for(outage.ledger, outage.senders["ledger"])["gave_up"] == 0
 
 
 # --- the disk ---------------------------------------------------------------------------------------------------------
@@ -129,9 +156,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path | None]:
     """A file system of its own that is soon full; None where nobody may mount one."""
     place = tmp_path / "disk"
     place.mkdir()
-    mounted = os.geteuid() == 0 and not subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", place], check=False, capture_output=True
-    ).returncode
+    mounted = (
+        os.geteuid() == 0
+        and not subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", place], check=False, capture_output=True
+        ).returncode
+    )
     yield place if mounted else None
     if mounted:
         subprocess.run(["umount", "-l", place], check=True)

@@ -8,7 +8,8 @@ import signal
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from ruamel.yaml import YAML
 
 from bridge.engine.embedded import running
 from bridge.ledger.reading import closing
+from bridge.main import registry
 from bridge.testing.campus import Campus
 from bridge.testing.report import missing
 from bridge.testing.sender import Sender
@@ -24,6 +26,26 @@ from bridge.testing.sender import Sender
 _T = TypeVar("_T")
 Make = Callable[..., Campus]
 """Makes campuses: names of platforms, then `mappings` (a folder, or documents by name) and Campus's own arguments."""
+
+
+@contextmanager
+def campuses(base: Callable[[], Path]) -> Iterator[Make]:
+    """Makes campuses, each in a folder that `base` gives; all end together."""
+    with ExitStack() as stack:
+
+        def make(*sources: str, mappings: dict[str, Any] | Path, **settings: Any) -> Campus:
+            folder = base()
+            if isinstance(mappings, dict):
+                place = folder / "mappings"
+                place.mkdir()
+                for name, document in mappings.items():
+                    write_mapping(place, name, document)
+                mappings = place
+            chosen = {name: connector for name, connector in registry().sources.items() if name in sources}
+            campus = Campus(folder=folder / "bridge", sources=chosen, mappings=mappings, **settings)
+            return stack.enter_context(campus)
+
+        yield make
 
 
 def write_mapping(folder: Path, name: str, document: Any) -> None:
@@ -60,7 +82,7 @@ class Answered:
 def ask(question: str | urllib.request.Request, *, timeout: float = 15.0) -> Answered:
     """An answer, whatever its status. Raises OSError without one."""
     try:
-        with urllib.request.urlopen(question, timeout=timeout) as answer:
+        with urllib.request.urlopen(question, timeout=timeout) as answer:  # noqa: S310  our own address on loopback
             return Answered(status=answer.status, headers=dict(answer.headers), text=answer.read().decode())
     except urllib.error.HTTPError as error:
         with error:
@@ -142,7 +164,7 @@ def account_for(campus: Campus, senders: Mapping[str, Sender]) -> dict[str, int]
     lost = missing(accepted, book, campus.target.keys())
     assert accepted
     assert {about: names[:5] for about, names in lost.items() if names} == {}
-    assert {status for status in book.messages.values()} <= {"delivered", "superseded"}, dead_letters(campus)
+    assert set(book.messages.values()) <= {"delivered", "superseded"}, dead_letters(campus)
     assert state["without_key"] == 0
     assert state["changed"] == 0
     assert sum(sender.account().forgeries_taken for sender in senders.values()) == 0

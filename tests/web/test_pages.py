@@ -222,7 +222,8 @@ def test_the_page_shows_figures_and_what_waits_for_a_person(web: Web, client: Cl
     reply = client.ask("GET", "/")
     page = reply.body.decode()
     assert reply.status == 200
-    for text in ("deliveries taken in", "submission/1", "submission.submitted", "crm", "field: reason", "11111111"):
+    assert "deliveries taken in" in page.lower()
+    for text in ("submission/1", "submission.submitted", "crm", "field: reason", "11111111"):
         assert text in page
     assert "default-src 'none'" in reply.headers["content-security-policy"]
     assert reply.headers["cache-control"] == "no-store"
@@ -287,8 +288,8 @@ def test_a_browser_shows_the_tables_and_runs_nothing_of_what_strangers_sent(
         assert "wiseflow" in tables["sources"]
         assert "crm" in tables["targets"]
         assert XSS in tables["events"]
-        tiles = [tile.text for tile in driver.find_elements(By.CLASS_NAME, "tile")]
-        assert "1\ndeliveries taken in" in tiles
+        tiles = [tile.text.lower() for tile in driver.find_elements(By.CLASS_NAME, "tile")]
+        assert [tile for tile in tiles if "taken in" in tile and "1" in tile.split()]
     finally:
         driver.quit()
     assert json.dumps(tables)
