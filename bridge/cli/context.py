@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # what only some verbs need is imported when they run
     from bridge.ledger.database import Ledger
 
 _RETRY_SECONDS = 1.0
+_WIDE = 1000  # columns of a table that goes into a pipe or a file: there ids must stay whole
 
 
 @dataclass
@@ -106,7 +107,7 @@ def as_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
         table.add_column(column, justify="right" if numbers else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+    Console(width=None if sys.stdout.isatty() else _WIDE).print(table)
 
 
 def set_up_logging(log: LogConfig, process: str) -> None:

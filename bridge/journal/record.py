@@ -23,13 +23,14 @@ SEAL: Final = b"SEAL"
 _MARK: Final = b"\xcbREC"
 _HEADER: Final = struct.Struct("<4sII")
 _HEAD: Final = struct.Struct("<I")
+_HEADS: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 def encode(accepted: Accepted) -> bytes:
     """One record."""
     verified = accepted.verified
     inbound = verified.inbound
-    head = json.dumps(
+    head = _HEADS.encode(
         {
             "id": inbound.id,
             "source": inbound.source,
@@ -41,8 +42,7 @@ def encode(accepted: Accepted) -> bytes:
             "dedupe_window": verified.dedupe_window.total_seconds(),
             "ignored": accepted.ignored,
             "clock": accepted.clock,
-        },
-        separators=(",", ":"),
+        }
     ).encode()
     payload = _HEAD.pack(len(head)) + head + inbound.body
     return _HEADER.pack(_MARK, len(payload), zlib.crc32(payload)) + payload

@@ -55,7 +55,7 @@ def hooks(receiver: Receiver) -> Blueprint:
             source=source,
             received_at=datetime.now(UTC),
             headers={name.lower(): value for name, value in request.headers.items()},
-            query=request.args.to_dict(),
+            query=request.args.to_dict() if request.query_string else {},
             body=body,
         )
         try:
@@ -74,7 +74,7 @@ def hooks(receiver: Receiver) -> Blueprint:
             return _unavailable()
         counters[source]["accepted"].inc()
         PROOFS.labels(source, proven.proof).inc()
-        return _answer(200, {"status": "accepted", "id": inbound.id})
+        return Response(f'{{"status": "accepted", "id": "{inbound.id}"}}', content_type="application/json")
 
     def _challenged(source: str, challenge: Challenge) -> Response:
         _log.info("challenge", source=source, reason=challenge.reason)

@@ -46,6 +46,7 @@ _TELLING: Final = (
 )
 # The envelope's keys, in case they do come inside eventPayload: they change from call to call.
 _ENVELOPE: Final = frozenset({"callTime", "eventVersion", "sequenceNumber"})
+_CHANGING: Final = frozenset({"id", "Id", "callTime", "eventVersion"})
 _STORED_FOR: Final = timedelta(days=100)
 """Calls are kept for 90 days: an older call time, or one from the future, is not a time but a mistake."""
 
@@ -176,12 +177,30 @@ def _refuse_stale(inbound: Inbound, settings: Settings) -> None:
 
 
 def _dedupe_key(inbound: Inbound, settings: Settings) -> str:
+    """All of a call but what changes when it is sent again: its id, its call time, and the version of the format.
+
+    Read without care for types: this is done before the sender is answered, and any stable text will do.
+    """
     try:
-        call = _read(inbound, settings)
+        call = Payload.parse(inbound.body).value
     except PayloadError:
+        call = None
+    if not isinstance(call, dict):
         return fingerprint([b"unreadable", inbound.body])
-    parts = (call.licence, call.name, call.action, call.happening)
-    return fingerprint([*("" if part is None else part for part in parts), canonical_json(call.payload.value)])
+    kept = {name: value for name, value in call.items() if name not in _CHANGING}
+    payload = kept.get("eventPayload")
+    if isinstance(payload, dict) and not _ENVELOPE.isdisjoint(payload):
+        inner = {name: value for name, value in payload.items() if name not in ("callTime", "eventVersion")}
+        kept["eventPayload"] = inner
+    happening = "" if _sequence(call) else _header(inbound, settings.options["trace_id_headers"])[1]
+    name = "" if kept.get("event") else _header(inbound, settings.options["event_type_headers"])[1]
+    return fingerprint([canonical_json(kept), happening.strip(), name])
+
+
+def _sequence(call: Mapping[str, object]) -> bool:
+    payload = call.get("eventPayload")
+    inner = payload.get("sequenceNumber") if isinstance(payload, dict) else None
+    return any(value not in (None, "") for value in (call.get("sequenceNumber"), inner))
 
 
 # --- the envelope -----------------------------------------------------------------------------------------------------

@@ -117,9 +117,7 @@ def build(folder: Path, stack: ExitStack) -> Site:
         "network": {"allow_hosts": ["127.0.0.1"]},
     }
     (folder / "bridge.yaml").write_text(json.dumps(document, indent=1))
-    configuration = load_configuration(
-        folder / "bridge.yaml", sources=known.sources, targets=known.targets, environ={}
-    )
+    configuration = load_configuration(folder / "bridge.yaml", sources=known.sources, targets=known.targets, environ={})
     ledger = Ledger(configuration.storage.database)
     stack.callback(ledger.close)
     ledger.upgrade()
@@ -235,7 +233,9 @@ def test_check_lists_all_that_is_wrong_with_file_and_line(tmp_path: Path) -> Non
 def test_check_finds_what_is_wrong_with_every_mapping(tmp_path: Path) -> None:
     run(tmp_path, "init", str(tmp_path))
     mappings = tmp_path / "mappings"
-    (mappings / "second.yaml").write_text("version: 1\nevents: [grade.publisht]\ntarget: receiver\noperation: request\n")
+    (mappings / "second.yaml").write_text(
+        "version: 1\nevents: [grade.publisht]\ntarget: receiver\noperation: request\n"
+    )
     (mappings / "third.yaml").write_text("version: 1\nevents: [grade.*]\ntarget: nobody\noperation: request\n")
     result = run(tmp_path, "check", environ=STARTER)
     assert result.exit_code == 1
@@ -279,9 +279,15 @@ def test_doctor_says_what_is_away_and_fails(site: Site) -> None:
 # --- a database that is away ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", ["events list", "events show 01234567", "deliveries list", "db upgrade", "replay 01234567"])
-@pytest.mark.parametrize("database", ["postgresql://bridge:a-password@127.0.0.1:1/nothing", "sqlite:////proc/none/b.db"])
-def test_a_database_that_is_away_is_one_line_and_a_failure(site: Site, tmp_path: Path, verb: str, database: str) -> None:
+@pytest.mark.parametrize(
+    "verb", ["events list", "events show 01234567", "deliveries list", "db upgrade", "replay 01234567"]
+)
+@pytest.mark.parametrize(
+    "database", ["postgresql://bridge:a-password@127.0.0.1:1/nothing", "sqlite:////proc/none/b.db"]
+)
+def test_a_database_that_is_away_is_one_line_and_a_failure(
+    site: Site, tmp_path: Path, verb: str, database: str
+) -> None:
     document = json.loads((site.folder / "bridge.yaml").read_text())
     document["storage"]["database"] = database
     (tmp_path / "mappings").mkdir()
@@ -349,7 +355,9 @@ def test_an_event_that_is_not_there_is_said_in_one_line(site: Site) -> None:
 def test_deliveries_that_could_not_be_processed_have_a_list_of_their_own(own: Site) -> None:
     assert parsed(own.run("events", "list", "--unprocessed", "--json")) == []
     with own.ledger.write() as connection:
-        connection.execute(deliveries_in.update().where(deliveries_in.c.seq == 1).values(status="dead", reason="KeyError"))
+        connection.execute(
+            deliveries_in.update().where(deliveries_in.c.seq == 1).values(status="dead", reason="KeyError")
+        )
     [row] = parsed(own.run("events", "list", "--unprocessed", "--json"))
     assert (row["id"], row["reason"]) == (own.deliveries[0], "KeyError")
     assert own.deliveries[0] in own.run("events", "list", "--unprocessed").stdout

@@ -94,7 +94,12 @@ class Parts:
         return self.receive_bytes(signed.body, signed.headers, query=signed.query, at=at)
 
     def receive_bytes(
-        self, body: bytes, headers: Mapping[str, str], *, query: Mapping[str, str] | None = None, at: datetime | None = None
+        self,
+        body: bytes,
+        headers: Mapping[str, str],
+        *,
+        query: Mapping[str, str] | None = None,
+        at: datetime | None = None,
     ) -> str:
         self._count += 1
         inbound = Inbound(

@@ -143,9 +143,7 @@ def test_an_answer_that_was_lost_is_left_to_a_person_where_the_configuration_say
 
 
 def test_a_message_that_waited_too_long_is_a_dead_letter(build: Build) -> None:
-    short = Patience(
-        first_delay=timedelta(seconds=1), max_delay=timedelta(seconds=1), longest=timedelta(seconds=0.1)
-    )
+    short = Patience(first_delay=timedelta(seconds=1), max_delay=timedelta(seconds=1), longest=timedelta(seconds=0.1))
     parts = build(patience=short)
     parts.target.knobs.fail_share = 1.0
     parts.receive(parts.platform.sample("paper.submission"))
@@ -290,7 +288,10 @@ def test_a_message_of_a_target_that_was_taken_out_of_the_configuration_waits(bui
     parts.settle(stage="process")
     parts.line = replace(parts.line, targets={})
     parts.settle()
-    assert (parts.messages()[0].status, parts.messages()[0].reason) == ("waiting", f"target {TARGET} is not in bridge.yaml")
+    assert (parts.messages()[0].status, parts.messages()[0].reason) == (
+        "waiting",
+        f"target {TARGET} is not in bridge.yaml",
+    )
 
 
 def test_a_message_that_killed_its_workers_is_put_aside(build: Build) -> None:

@@ -165,7 +165,9 @@ def test_one_delivery_may_become_many_events(build: Build) -> None:
     parts.settle()
     found = [json.loads(row.body) for row in parts.events()]
     assert len(found) > 3
-    assert len({event["id"] for event in found}) == len({event["data"]["person"]["key"] for event in found}) == len(found)
+    assert (
+        len({event["id"] for event in found}) == len({event["data"]["person"]["key"] for event in found}) == len(found)
+    )
     assert len({event["causationid"] for event in found}) == 1
     assert sorted(parts.target.keys().values()) == [1] * len(found)
     assert [row.status for row in parts.deliveries()] == ["done"]

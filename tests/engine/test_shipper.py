@@ -56,9 +56,7 @@ def record(name: str, *, after: float = 0.0, key: str | None = None, ignored: bo
     inbound = Inbound(
         id=name, source="exams", received_at=START + timedelta(seconds=after), headers={}, query={}, body=name.encode()
     )
-    verified = Verified(
-        inbound=inbound, proof="secret 1", dedupe_key=key or name, dedupe_window=timedelta(seconds=60)
-    )
+    verified = Verified(inbound=inbound, proof="secret 1", dedupe_key=key or name, dedupe_window=timedelta(seconds=60))
     return Accepted(verified=verified, ignored=ignored, clock=time.monotonic_ns())
 
 

@@ -25,16 +25,16 @@ def arrival(number: int, key: str, *, after: float = 0.0, window: float = 60.0) 
         query={},
         body=b'{"n":\x00\xff}',
     )
-    verified = Verified(
-        inbound=inbound, proof="secret 1", dedupe_key=key, dedupe_window=timedelta(seconds=window)
-    )
+    verified = Verified(inbound=inbound, proof="secret 1", dedupe_key=key, dedupe_window=timedelta(seconds=window))
     return Arrival(accepted=Accepted(verified=verified), lane="process:wiseflow-main:1", order_key=key)
 
 
 def rows(ledger: Ledger) -> list[tuple[str, int, int]]:
     with ledger.read() as connection:
         found = connection.execute(
-            select(deliveries_in.c.id, deliveries_in.c.generation, deliveries_in.c.repeats).order_by(deliveries_in.c.seq)
+            select(deliveries_in.c.id, deliveries_in.c.generation, deliveries_in.c.repeats).order_by(
+                deliveries_in.c.seq
+            )
         )
         return [tuple(row) for row in found]
 

@@ -4,8 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ledger_rows import DELIVER, PROCESS, all_messages, arrive, attempt, delivery, event, leased, message, processed
-from ledger_rows import result, waiting, written_down
+from ledger_rows import (
+    DELIVER,
+    PROCESS,
+    all_messages,
+    arrive,
+    attempt,
+    delivery,
+    event,
+    leased,
+    message,
+    processed,
+    result,
+    waiting,
+    written_down,
+)
 
 from bridge.ledger.accepting import accept
 from bridge.ledger.byhand import discard, replay, retry
@@ -17,7 +30,9 @@ from bridge.ledger.processing import finish as finish_processing
 
 def test_a_dead_letter_goes_out_again_with_its_tries_counted_anew(ledger: Ledger) -> None:
     [row] = waiting(ledger, event(1))
-    finish(ledger, leased(ledger, DELIVER), [result(row, "dead", reason="HTTP 400", attempt=attempt(1, "permanent", 400))])
+    finish(
+        ledger, leased(ledger, DELIVER), [result(row, "dead", reason="HTTP 400", attempt=attempt(1, "permanent", 400))]
+    )
     assert retry(ledger, [row.key], who="ada") == {DELIVER}
     [after] = all_messages(ledger)
     assert (after.key, after.status, after.attempts, after.finished_ms) == (row.key, "waiting", 0, None)
@@ -46,7 +61,9 @@ def test_a_message_that_was_never_rendered_needs_a_replay(ledger: Ledger) -> Non
     finish_processing(ledger, lease, [processed(delivery(ledger, "a").seq, [event(1)], [dead])])
     assert retry(ledger, [dead.key], who="ada") == set()
     assert replay(ledger, [event(1).id], who="ada") == {PROCESS}
-    finish_processing(ledger, lease, [processed(delivery(ledger, "a").seq, [event(1)], [message(event(1))], replay=True)])
+    finish_processing(
+        ledger, lease, [processed(delivery(ledger, "a").seq, [event(1)], [message(event(1))], replay=True)]
+    )
     assert [(row.key, row.status, row.reason) for row in all_messages(ledger)] == [(dead.key, "waiting", None)]
 
 
@@ -63,8 +80,9 @@ def test_discarding_counts_only_what_was_open(ledger: Ledger) -> None:
 def test_a_delivery_is_replayed_by_its_own_id_its_event_or_its_repeat(ledger: Ledger) -> None:
     arrive(ledger, "a")
     finish_processing(ledger, leased(ledger, PROCESS), [processed(delivery(ledger, "a").seq, [event(1)])])
-    from ledger_rows import START
     from datetime import timedelta
+
+    from ledger_rows import START
 
     from bridge.core.contracts import Accepted, Inbound, Verified
     from bridge.ledger.accepting import Arrival

@@ -17,7 +17,13 @@ import bridge.ledger.database
 from bridge.ledger.database import VERSION, Ledger
 from bridge.ledger.tables import metadata
 
-UPGRADE = "import sys; from bridge.ledger.database import Ledger; ledger = Ledger(sys.argv[1]); ledger.upgrade(); ledger.close()"
+UPGRADE = """
+import sys
+from bridge.ledger.database import Ledger
+ledger = Ledger(sys.argv[1])
+ledger.upgrade()
+ledger.close()
+"""
 
 
 def test_tables_after_all_migrations_are_the_tables_of_the_code(ledger: Ledger) -> None:
@@ -28,8 +34,10 @@ def test_tables_after_all_migrations_are_the_tables_of_the_code(ledger: Ledger) 
 
 def test_partial_indexes_are_there_on_both_databases(ledger: Ledger) -> None:
     """Comparing metadata does not look at the conditions of indexes."""
-    where = {"sqlite": "select name, sql from sqlite_master where type = 'index'",
-             "postgresql": "select indexname, indexdef from pg_indexes where schemaname = 'public'"}
+    where = {
+        "sqlite": "select name, sql from sqlite_master where type = 'index'",
+        "postgresql": "select indexname, indexdef from pg_indexes where schemaname = 'public'",
+    }
     with ledger.read() as connection:
         found = {row[0]: row[1] or "" for row in connection.execute(text(where[ledger.engine.dialect.name]))}
     for table in metadata.tables.values():

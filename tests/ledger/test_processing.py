@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import json
 
-from ledger_rows import DELIVER, PROCESS, SOURCE, all_events, all_messages, arrive, delivery, event, leased, message
-from ledger_rows import processed, result
+from ledger_rows import (
+    DELIVER,
+    PROCESS,
+    SOURCE,
+    all_events,
+    all_messages,
+    arrive,
+    delivery,
+    event,
+    leased,
+    message,
+    processed,
+    result,
+)
 
 from bridge.ledger.database import Ledger
 from bridge.ledger.delivering import finish as finish_delivering
@@ -113,7 +125,11 @@ def test_a_delivery_that_waits_is_due_later_and_counts_its_waits(ledger: Ledger)
 def test_a_delivery_that_nothing_can_process_is_kept_with_its_reason(ledger: Ledger) -> None:
     arrive(ledger, "a")
     finish(
-        ledger, leased(ledger, PROCESS), [], [], [DeadDelivery(seq=delivery(ledger, "a").seq, source=SOURCE, reason="bug")]
+        ledger,
+        leased(ledger, PROCESS),
+        [],
+        [],
+        [DeadDelivery(seq=delivery(ledger, "a").seq, source=SOURCE, reason="bug")],
     )
     row = delivery(ledger, "a")
     assert (row.status, row.reason, row.body) == ("dead", "bug", b"{}")

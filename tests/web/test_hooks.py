@@ -204,6 +204,8 @@ def test_hostile_queries_are_never_an_error(web: Web, client: Client) -> None:
         assert reply.status == 200, query
 
 
-@pytest.mark.parametrize("path", ["/hooks/..%2f..%2fetc%2fpasswd", "/hooks/%00", "/hooks/a%0d%0ab", "/hooks/" + "a" * 4000])
+@pytest.mark.parametrize(
+    "path", ["/hooks/..%2f..%2fetc%2fpasswd", "/hooks/%00", "/hooks/a%0d%0ab", "/hooks/" + "a" * 4000]
+)
 def test_hostile_names_of_sources_are_not_found(client: Client, path: str) -> None:
     assert client.ask("POST", path, body=b"{}").status == 404
