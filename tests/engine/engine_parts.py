@@ -88,7 +88,7 @@ class Parts:
     # --- coming in ----------------------------------------------------------------------------------------------------
 
     def receive(self, call: Call, *, called: float = 0.0, at: datetime | None = None, attempt: int = 1) -> str:
-        """A call that the platform made `called` seconds from now, verified and stored as it came; the delivery's id."""
+        """A call that the platform made `called` seconds from now, verified and stored as it came; its id."""
         moment = datetime.now(UTC) + timedelta(seconds=called)
         signed = self.platform.sign(call, SECRET, attempt=attempt, now=moment)
         return self.receive_bytes(signed.body, signed.headers, query=signed.query, at=at)
@@ -128,7 +128,7 @@ class Parts:
         }
 
     def settle(self, *, later: float = 0.0, rounds: int = 20, stage: str = "") -> None:
-        """Work on all lanes that are due `later` seconds from now, again and again until none is, or for some rounds."""
+        """Work on all lanes that are due `later` seconds from now, until none is, or for some rounds."""
         stages = self.stages()
         for _ in range(rounds):
             now = milliseconds(datetime.now(UTC)) + int(later * 1000)

@@ -11,7 +11,7 @@ from bridge.ledger.database import Ledger
 from bridge.ledger.delivering import Head, finish, heads, newest_waiting
 from bridge.ledger.figures import totals
 from bridge.ledger.lanes import claim
-from bridge.ledger.tables import attempts
+from bridge.ledger.tables import attempts, lanes
 
 
 def test_a_delivered_state_is_the_head_of_its_order_key(ledger: Ledger) -> None:
@@ -110,7 +110,7 @@ def test_nothing_to_write_renews_the_lease_all_the_same(ledger: Ledger) -> None:
         connection.exec_driver_sql("update lanes set until_ms = 1")
     finish(ledger, lease, [])
     with ledger.read() as connection:
-        until = connection.exec_driver_sql(f"select until_ms from lanes where name = '{DELIVER}'").scalar()
+        until = connection.execute(select(lanes.c.until_ms).where(lanes.c.name == DELIVER)).scalar()
     assert until is not None
     assert until > now_ms()
 
