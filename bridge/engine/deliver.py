@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import orjson
 import structlog
 from sqlalchemy import Row
 
@@ -107,7 +108,7 @@ class _Batch:
             target=row.target,
             operation=row.operation,
             params=json.loads(row.params),
-            event=json.loads(body),
+            event=orjson.loads(body),
             attempt=row.attempts + 1,
             sent_at=sent_at,
         )

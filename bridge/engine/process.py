@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from functools import cache, partial
 from importlib import resources
 from typing import Any
 
+import orjson
 import structlog
 from jsonschema_rs import Draft202012Validator
 from sqlalchemy import Row
@@ -161,8 +161,8 @@ def _verified(row: Row[Any]) -> Verified:
         id=row.id,
         source=row.source,
         received_at=moment(row.received_ms),
-        headers=json.loads(row.headers),
-        query=json.loads(row.query),
+        headers=orjson.loads(row.headers),
+        query=orjson.loads(row.query),
         body=row.body,
     )
     return Verified(inbound=inbound, proof=row.proof, dedupe_key=row.dedupe_key, dedupe_window=timedelta(0))
@@ -177,7 +177,7 @@ def _postponed(row: Row[Any], pause: timedelta, reason: str) -> PostponedDeliver
 @cache
 def _validator() -> Draft202012Validator:
     schema = resources.files("bridge.core").joinpath("event.schema.json").read_text("utf-8")
-    return Draft202012Validator(json.loads(schema), validate_formats=True)
+    return Draft202012Validator(orjson.loads(schema), validate_formats=True)
 
 
 def _schema_problem(document: Json) -> str | None:

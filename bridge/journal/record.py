@@ -9,12 +9,13 @@ All integers are little-endian. A length of zero where a mark should stand means
 
 from __future__ import annotations
 
-import json
 import struct
 import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
+
+import orjson
 
 from bridge.core.contracts import Accepted, Inbound, Verified
 
@@ -23,14 +24,13 @@ SEAL: Final = b"SEAL"
 _MARK: Final = b"\xcbREC"
 _HEADER: Final = struct.Struct("<4sII")
 _HEAD: Final = struct.Struct("<I")
-_HEADS: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 def encode(accepted: Accepted) -> bytes:
     """One record."""
     verified = accepted.verified
     inbound = verified.inbound
-    head = _HEADS.encode(
+    head = orjson.dumps(
         {
             "id": inbound.id,
             "source": inbound.source,
@@ -43,7 +43,7 @@ def encode(accepted: Accepted) -> bytes:
             "ignored": accepted.ignored,
             "clock": accepted.clock,
         }
-    ).encode()
+    )
     payload = _HEAD.pack(len(head)) + head + inbound.body
     return _HEADER.pack(_MARK, len(payload), zlib.crc32(payload)) + payload
 
@@ -51,7 +51,7 @@ def encode(accepted: Accepted) -> bytes:
 def decode(payload: bytes) -> Accepted:
     """The inverse of `encode` for a payload whose checksum was right."""
     (length,) = _HEAD.unpack_from(payload)
-    head = json.loads(payload[_HEAD.size : _HEAD.size + length])
+    head = orjson.loads(payload[_HEAD.size : _HEAD.size + length])
     inbound = Inbound(
         id=head["id"],
         source=head["source"],

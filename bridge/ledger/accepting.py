@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 from sqlalchemy import Connection, delete, select, update
 
 from bridge.core.contracts import Accepted
@@ -59,8 +59,8 @@ def _row(arrival: Arrival) -> dict[str, Any]:
         "id": inbound.id,
         "source": inbound.source,
         "received_ms": milliseconds(inbound.received_at),
-        "headers": json.dumps(dict(inbound.headers)),
-        "query": json.dumps(dict(inbound.query)),
+        "headers": orjson.dumps(dict(inbound.headers)).decode(),
+        "query": orjson.dumps(dict(inbound.query)).decode(),
         "body": inbound.body,
         "proof": verified.proof,
         "ignored": arrival.accepted.ignored,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+import orjson
 from sqlalchemy import Connection, bindparam, update
 
 from bridge.core.events import Event, Json
@@ -148,7 +149,7 @@ def message_row(message: NewMessage, now: int) -> dict[str, Any]:
         "mapping_version": message.mapping_version,
         "target": message.target,
         "operation": message.operation,
-        "params": json.dumps(message.params),
+        "params": json.dumps(message.params),  # a mapping may make numbers that orjson does not write
         "lane": message.lane,
         "order_key": message.order_key,
         "state": message.state,
@@ -177,8 +178,8 @@ def _event_row(delivery_seq: int, new: NewEvent) -> dict[str, Any]:
         "state_key": event.state_key,
         "time_ms": milliseconds(event.time),
         "recorded_ms": milliseconds(event.recordedtime),
-        "body": json.dumps(new.document),
-        "trace": json.dumps(new.trace),
+        "body": orjson.dumps(new.document).decode(),
+        "trace": orjson.dumps(new.trace).decode(),
     }
 
 

@@ -231,7 +231,7 @@ def test_a_mapping_that_fails_makes_a_dead_letter_and_the_others_go_on(build: Bu
         "choosy": "dead",
     }
     assert (found["broken"].step, found["choosy"].step) == ("map", "map")
-    assert found["broken"].reason.startswith("json.who.since: ")
+    assert found["broken"].reason.startswith("with.json.who.since: ")
     assert found["choosy"].reason.startswith("when: ")
     parts.map("broken", PAPERS)
     parts.map("choosy", PAPERS)

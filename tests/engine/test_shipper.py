@@ -81,7 +81,6 @@ def test_records_go_over_once_with_their_bytes(ledger: Ledger, tmp_path: Path) -
     assert shipped(ledger) == ["a", "b", "c"]
     with ledger.read() as connection:
         assert list(connection.execute(select(deliveries_in.c.body)).scalars()) == [b"a", b"b", b"c"]
-    assert totals(ledger)["source:exams"] == {"received": 3}
     writer.close()
 
 
@@ -141,7 +140,6 @@ def test_a_shipper_killed_after_its_commit_ships_nothing_twice(ledger: Ledger, t
     moving.round()
     assert shipped(ledger) == [f"r{number}" for number in range(5)]
     assert segments(tmp_path) == []
-    assert totals(ledger)["source:exams"] == {"received": 5}
 
 
 def test_a_ledger_that_forgot_how_far_it_got_takes_nothing_twice(ledger: Ledger, tmp_path: Path) -> None:
@@ -169,7 +167,6 @@ def test_a_shipper_killed_between_two_batches_loses_nothing(ledger: Ledger, tmp_
     shipper(tmp_path, ledger).round()
     writer.close()
     assert everything(ledger) == ["overtaken", *(f"r{number:03d}" for number in range(BATCH))]
-    assert totals(ledger)["source:exams"] == {"received": BATCH + 1}
 
 
 def test_records_that_overtook_each_other_on_their_way_to_the_journal_are_counted_once(
@@ -177,10 +174,10 @@ def test_records_that_overtook_each_other_on_their_way_to_the_journal_are_counte
 ) -> None:
     writer, moving = JournalWriter(tmp_path), shipper(tmp_path, ledger)
     for after in (3, 1, 2):
-        writer.append(record(f"r{after}", after=after))
+        writer.append(record(f"r{after}", after=after, key="same"))
     assert moving.round() == 3
     assert moving.round() == 0
-    assert totals(ledger)["source:exams"] == {"received": 3}
+    assert totals(ledger)["source:exams"] == {"repeats": 2}
     writer.close()
 
 
@@ -214,4 +211,3 @@ def test_one_of_two_shippers_works_and_the_other_stands_by(ledger: Ledger, tmp_p
         thread.join(10)
     writer.close()
     assert shipped(ledger) == [f"r{number:02d}" for number in range(30)]
-    assert totals(ledger)["source:exams"] == {"received": 30}
