@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -107,7 +106,7 @@ class _Batch:
             mapping_version=row.mapping_version,
             target=row.target,
             operation=row.operation,
-            params=json.loads(row.params),
+            params=orjson.loads(row.params),
             event=orjson.loads(body),
             attempt=row.attempts + 1,
             sent_at=sent_at,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -149,7 +148,7 @@ def message_row(message: NewMessage, now: int) -> dict[str, Any]:
         "mapping_version": message.mapping_version,
         "target": message.target,
         "operation": message.operation,
-        "params": json.dumps(message.params),  # a mapping may make numbers that orjson does not write
+        "params": orjson.dumps(message.params).decode(),
         "lane": message.lane,
         "order_key": message.order_key,
         "state": message.state,
