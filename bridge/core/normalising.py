@@ -6,7 +6,8 @@ from dataclasses import replace
 from hashlib import sha256
 
 from bridge.core.contracts import Notice, Settings, Verified
-from bridge.core.events import Data, Event, Raw, event_id
+from bridge.core.events import Event, event_id
+from bridge.core.nouns import Data, Raw
 
 
 def canonical(notice: Notice, settings: Settings, *, provider: str, type: str, subject: str, data: Data) -> Event:

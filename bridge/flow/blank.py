@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from bridge.core.events import (
+from bridge.core.events import Event, Json, event_from_json
+from bridge.core.nouns import (
     Artifact,
     Assessment,
     Attendance,
@@ -14,17 +15,14 @@ from bridge.core.events import (
     Course,
     Data,
     Enrolment,
-    Event,
     Grade,
     Group,
     Identifier,
-    Json,
     Payment,
     Person,
     Raw,
     Session,
     Submission,
-    event_from_json,
 )
 from bridge.core.vocabulary import TYPES, short
 from bridge.flow.filters import Fault

@@ -8,9 +8,10 @@ from datetime import timedelta
 
 from bridge.core.contracts import Notice, Settings, SourceApi, Verified
 from bridge.core.errors import PayloadError
-from bridge.core.events import Change, Data, Event
+from bridge.core.events import Event
 from bridge.core.manifest import SourceConnector
 from bridge.core.normalising import canonical, with_raw
+from bridge.core.nouns import Change, Data
 from bridge.core.payload import Payload
 
 

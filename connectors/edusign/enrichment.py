@@ -14,7 +14,8 @@ from typing import Final
 
 from bridge.core.contracts import Settings, SourceApi
 from bridge.core.errors import PayloadError, SourceUnavailable
-from bridge.core.events import Enrichment, Event, Person, Session
+from bridge.core.events import Enrichment, Event
+from bridge.core.nouns import Person, Session
 from bridge.core.payload import Payload
 from connectors.edusign.shapes import attendance_of, course_of, has_signed, person_of, session_of, soft_flag, soft_text
 

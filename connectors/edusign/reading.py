@@ -15,7 +15,7 @@ from typing import Final
 
 from bridge.core.contracts import Notice, Settings
 from bridge.core.errors import PayloadError
-from bridge.core.events import Artifact, Attendance, Change, Data, Group
+from bridge.core.nouns import Artifact, Attendance, Change, Data, Group
 from bridge.core.payload import Payload
 from bridge.core.signing import fingerprint
 from connectors.edusign.shapes import Role, course_of, key_of, person_of, session_of, soft_flag, soft_text

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from bridge.core.contracts import Settings
 from bridge.core.errors import PayloadError
-from bridge.core.events import Attendance, Course, Identifier, Person, Session
+from bridge.core.nouns import Attendance, Course, Identifier, Person, Session
 from bridge.core.payload import Payload
 
 Role = Literal["learner", "instructor"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from bridge.core.contracts import Notice
 from bridge.core.errors import PayloadError
-from bridge.core.events import Artifact, Assessment, Change, Data, Identifier, Person, Submission
+from bridge.core.nouns import Artifact, Assessment, Change, Data, Identifier, Person, Submission
 from bridge.core.payload import Payload
 from connectors.inspera.kinds import CONTENT, DELIVERED, EXPORTS, OF_A_TEST, TYPES
 from connectors.inspera.results import assessment, identifier, person

@@ -7,7 +7,8 @@ from datetime import timedelta
 
 from bridge.core.contracts import SourceApi
 from bridge.core.errors import PayloadError, SourceUnavailable
-from bridge.core.events import Assessment, Data, Enrichment, Event, Person, Submission, child_id
+from bridge.core.events import Enrichment, Event, child_id
+from bridge.core.nouns import Assessment, Data, Person, Submission
 from bridge.core.payload import Payload
 from connectors.inspera.nouns import is_address
 from connectors.inspera.results import FinalGrade, assessment, final_grades, identifier, person, published

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from bridge.core.errors import PayloadError
-from bridge.core.events import Assessment, Grade, Identifier, Person
+from bridge.core.nouns import Assessment, Grade, Identifier, Person
 from bridge.core.payload import Payload
 
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")

@@ -12,7 +12,8 @@ from typing import Final
 
 from bridge.core.contracts import Settings, SourceApi
 from bridge.core.errors import PayloadError, SourceUnavailable
-from bridge.core.events import Attendance, Event, Identifier, Person, child_id
+from bridge.core.events import Event, child_id
+from bridge.core.nouns import Attendance, Identifier, Person
 from bridge.core.payload import Payload
 from bridge.core.signing import fingerprint
 from connectors.wise.nouns import course, maybe_id, names, number, person, session

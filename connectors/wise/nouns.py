@@ -12,7 +12,7 @@ from typing import Final
 
 from bridge.core.contracts import Settings
 from bridge.core.errors import PayloadError
-from bridge.core.events import Course, Identifier, Person, Session
+from bridge.core.nouns import Course, Identifier, Person, Session
 from bridge.core.payload import Payload
 
 # Really 24 hex digits. The body is not signed and ids go into paths, so nothing with a meaning there may pass.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bridge.core.contracts import Settings
 from bridge.core.errors import PayloadError
-from bridge.core.events import Artifact, Change, Data, Enrolment, Identifier, Payment, Person, Session
+from bridge.core.nouns import Artifact, Change, Data, Enrolment, Identifier, Payment, Person, Session
 from bridge.core.payload import Payload
 from connectors.wise.nouns import course, maybe_id, money, names, person, session, wise_id
 

@@ -12,7 +12,8 @@ from typing import Final
 
 from bridge.core.contracts import SourceApi
 from bridge.core.errors import PayloadError, SourceUnavailable
-from bridge.core.events import Assessment, Enrichment, Event, Grade, Identifier, Person, Submission
+from bridge.core.events import Enrichment, Event
+from bridge.core.nouns import Assessment, Grade, Identifier, Person, Submission
 from bridge.core.payload import Payload
 from connectors.wiseflow.marks import Mark, passes, read_mark, spelling
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from bridge.core.contracts import Notice, Settings
 from bridge.core.errors import PayloadError
-from bridge.core.events import Artifact, Assessment, Change, Data, Grade, Identifier, Person, Submission
+from bridge.core.nouns import Artifact, Assessment, Change, Data, Grade, Identifier, Person, Submission
 
 _VERBS: Final = {"added": "created", "changed": "updated", "removed": "deleted"}
 _ROLES: Final = {"assessor": "instructor", "reviewer": "instructor"}

@@ -15,17 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.core.events import (
-    SCHEMA_ID,
-    Data,
-    Event,
-    Person,
-    child_id,
-    event_from_json,
-    event_id,
-    idempotency_key,
-    stamp,
-)
+from bridge.core.events import SCHEMA_ID, Event, child_id, event_from_json, event_id, idempotency_key, stamp
+from bridge.core.nouns import Data, Person
 from bridge.core.vocabulary import TYPES, matches, short
 from bridge.testing.event_schema import faults
 

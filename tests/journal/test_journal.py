@@ -32,9 +32,7 @@ def accepted(name: str, body: bytes = b"{}", clock: int = 0) -> Accepted:
         query={"a": "b"},
         body=body,
     )
-    verified = Verified(
-        inbound=inbound, proof="secret 1", dedupe_key=name, dedupe_window=timedelta(hours=24)
-    )
+    verified = Verified(inbound=inbound, proof="secret 1", dedupe_key=name, dedupe_window=timedelta(hours=24))
     return Accepted(verified=verified, clock=clock)
 
 
@@ -104,7 +102,7 @@ def test_threads_share_a_segment_and_lose_nothing(tmp_path: Path) -> None:
 
 def _write_until_killed(folder: str, acknowledged: str) -> None:
     writer = JournalWriter(Path(folder))
-    with open(acknowledged, "w") as log:  # noqa: PTH123
+    with open(acknowledged, "w") as log:
         for number in range(100_000):
             writer.append(accepted(str(number), b"z" * 700))
             log.write(f"{number}\n")

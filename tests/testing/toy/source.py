@@ -8,8 +8,9 @@ from datetime import timedelta
 
 from bridge.core.contracts import ApiAccess, Challenge, Inbound, Notice, Settings, SourceApi, Verified
 from bridge.core.errors import NotGenuine, PayloadError, SourceUnavailable
-from bridge.core.events import Data, Event, Person, Submission
+from bridge.core.events import Event
 from bridge.core.normalising import canonical
+from bridge.core.nouns import Data, Person, Submission
 from bridge.core.payload import Payload
 from bridge.core.signing import fingerprint, matching_secret
 
