@@ -115,10 +115,10 @@ def _made_right(folder: Path) -> str:
         _using[str(folder), os.getpid()] = _lock_there(folder / "users.lock", fcntl.LOCK_SH)
     address = known_socket(folder) or choose_socket(folder)
     intact = _intact(folder)
+    _set_guard(folder, address)  # first: this process may be killed before the server answers
     if not intact or not Path(address).exists() or not _answers(address, lambda: not guard.servers(address)):
         guard.stop(address, files_are_gone=not intact)
         _start(folder, address)
-    _set_guard(folder, address)
     return address
 
 

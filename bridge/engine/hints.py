@@ -19,6 +19,9 @@ from rq.serializers import JSONSerializer
 QUEUE: Final = "campusbridge-lanes"
 _FLAG_SECONDS: Final = 15
 _SILENT_SECONDS: Final = 1.0
+_JUST_NOW_SECONDS: Final = 0.1
+"""Shorter than a worker lingers on an empty lane: one that was hinted at so recently is still being looked after."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -32,13 +35,17 @@ class Hints:
         self._connect = connect
         self._redis: Redis | None = None
         self._silent_until = 0.0
+        self._hinted: dict[str, float] = {}
 
     def wake(self, lanes: Collection[str]) -> None:
         """Hint at these lanes, except those that are awake."""
-        if not lanes or time.monotonic() < self._silent_until:
+        now = time.monotonic()
+        quiet = sorted(lane for lane in lanes if now - self._hinted.get(lane, -1.0) > _JUST_NOW_SECONDS)
+        if not quiet or now < self._silent_until:
             return
         try:
-            self._wake(sorted(lanes))
+            self._wake(quiet)
+            self._hinted |= dict.fromkeys(quiet, now)
         except (RedisError, OSError) as error:
             self._redis = None
             self._silent_until = time.monotonic() + _SILENT_SECONDS

@@ -40,6 +40,15 @@ def accept(ledger: Ledger, arrivals: Sequence[Arrival], reached: Mapping[str, in
     return lanes
 
 
+def accept_one(ledger: Ledger, arrival: Arrival) -> set[str]:
+    """As `accept` for one delivery whose sender is waiting: what is new costs one round trip to the database."""
+    ledger.register([arrival.lane])
+    with ledger.at_once() as connection:
+        if insert_new(connection, deliveries_in, [_row(arrival)], "id"):
+            return {arrival.lane}
+    return accept(ledger, [arrival])
+
+
 def _store(connection: Connection, arrivals: Sequence[Arrival]) -> None:
     rows = [_row(arrival) for arrival in arrivals]
     inserted = set(insert_new(connection, deliveries_in, rows, "id"))

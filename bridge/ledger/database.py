@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql.dml import Insert, ReturningInsert
 
 from bridge.ledger.tables import lanes
 
@@ -39,6 +40,7 @@ class Ledger:
 
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
+        self._at_once = _engine(url, at_once=True)
         self._lanes: set[str] = set()
         self._sqlite = self.engine.dialect.name == "sqlite"
         # SQLite has one writer at a time; threads of one process queue up here, where waiting is fair and cheap.
@@ -52,6 +54,12 @@ class Ledger:
             self.engine.connect().execution_options(sqlite_immediate=True) as connection,
             connection.begin(),
         ):
+            yield connection
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[Connection]:
+        """A connection on which every statement is a transaction of its own: one round trip, the commit included."""
+        with self._writing, self._at_once.connect() as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -96,15 +104,19 @@ class Ledger:
 
     def close(self) -> None:
         self.engine.dispose()
+        self._at_once.dispose()
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: str, *, at_once: bool = False) -> Engine:
     parsed = make_url(url)
     if parsed.drivername == "sqlite":
         if parsed.database:
             with contextlib.suppress(OSError):  # SQLite says itself that it cannot open its file
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         engine = create_engine(parsed, connect_args={"timeout": 30}, pool_size=32, max_overflow=32)
+        if at_once:  # without a BEGIN every statement is a transaction of its own
+            event.listen(engine, "connect", _prepare_sqlite)
+            return engine
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
@@ -112,7 +124,8 @@ def _engine(url: str) -> Engine:
         parsed.set(drivername="postgresql+psycopg"),
         pool_size=16,
         max_overflow=16,
-        pool_pre_ping=False,
+        isolation_level="AUTOCOMMIT" if at_once else None,
+        pool_reset_on_return=None if at_once else "rollback",
         connect_args={"connect_timeout": 5, "prepare_threshold": 3},
     )
 
@@ -139,28 +152,33 @@ def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str,
     """Insert the rows that break no unique constraint; the `returning` values of those that went in."""
     if not rows:
         return []
-    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    statement = insert(table).on_conflict_do_nothing().returning(table.c[returning])
-    return list(connection.execute(statement, list(rows)).scalars())
+    statement = _insert_new(connection.dialect.name, table, returning)
+    return list(connection.execute(statement, rows[0] if len(rows) == 1 else list(rows)).scalars())
+
+
+@cache
+def _insert_new(dialect: str, table: Table, returning: str) -> ReturningInsert[Any]:
+    insert = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    return insert(table).on_conflict_do_nothing().returning(table.c[returning])
 
 
 def upsert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], *, add: Sequence[str] = ()) -> None:
     """Insert rows or, where the primary key stands already, put the new values there; columns in `add` are summed."""
     if not rows:
         return
-    insert = (sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert)(table)
+    connection.execute(_upsert(connection.dialect.name, table, tuple(rows[0]), tuple(add)), list(rows))
+
+
+@cache
+def _upsert(dialect: str, table: Table, columns: tuple[str, ...], add: tuple[str, ...]) -> Insert:
+    insert = (sqlite.insert if dialect == "sqlite" else postgresql.insert)(table)
     key = [column.name for column in table.primary_key]
     changes = {
         name: table.c[name] + insert.excluded[name] if name in add else insert.excluded[name]
-        for name in rows[0]
+        for name in columns
         if name not in key
     }
-    connection.execute(insert.on_conflict_do_update(index_elements=key, set_=changes), list(rows))
-
-
-def unreachable(error: DBAPIError) -> bool:
-    """Whether waiting may help: the database is away, locked or shutting down."""
-    return error.connection_invalidated or type(error).__name__ in ("OperationalError", "InterfaceError")
+    return insert.on_conflict_do_update(index_elements=key, set_=changes)
 
 
 def milliseconds(moment: datetime) -> int:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from flask import Blueprint, Response, request
@@ -54,7 +54,7 @@ def hooks(receiver: Receiver) -> Blueprint:
             id=new_id(),
             source=source,
             received_at=datetime.now(UTC),
-            headers={name.lower(): value for name, value in request.headers.items()},
+            headers=_headers(request.environ),
             query=request.args.to_dict() if request.query_string else {},
             body=body,
         )
@@ -100,6 +100,15 @@ def hooks(receiver: Receiver) -> Blueprint:
 def new_id() -> str:
     """Twelve hexadecimal digits of milliseconds, then twenty random ones: ids grow with time."""
     return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
+def _headers(environ: Mapping[str, Any]) -> dict[str, str]:
+    """The request's headers as WSGI hands them on, names in lower case."""
+    headers = {name[5:].replace("_", "-").lower(): value for name, value in environ.items() if name.startswith("HTTP_")}
+    for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        if environ.get(name):
+            headers[name.replace("_", "-").lower()] = environ[name]
+    return headers
 
 
 def _whole_body() -> bytes:

@@ -11,7 +11,7 @@ from bridge.core.errors import StorageUnavailable
 from bridge.engine.hints import Hints
 from bridge.engine.shipper import Lanes
 from bridge.journal.writer import JournalWriter
-from bridge.ledger.accepting import Arrival, accept
+from bridge.ledger.accepting import Arrival, accept_one
 from bridge.ledger.database import Ledger
 
 Keep = Callable[[Accepted], None]
@@ -20,11 +20,11 @@ Keep = Callable[[Accepted], None]
 def _committed(ledger: Ledger, arrival: Arrival) -> set[str]:
     """A connection that died in the pool, say because the database was restarted, is no reason to refuse anybody."""
     try:
-        return accept(ledger, [arrival])
+        return accept_one(ledger, arrival)
     except DBAPIError as error:
         if not error.connection_invalidated:
             raise
-    return accept(ledger, [arrival])  # had the first one been committed, its id is there already
+    return accept_one(ledger, arrival)  # had the first one been committed, its id is there already
 
 
 def in_journal(writer: JournalWriter) -> Keep:

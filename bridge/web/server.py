@@ -27,7 +27,7 @@ def settings(address: str, workers: int) -> dict[str, Any]:
     return {
         "bind": address,
         "workers": workers,
-        "worker_class": PatientWorker,
+        "worker_class": "bridge.web.server.PatientWorker",
         "preload_app": True,
         "backlog": 2048,  # a burst waits in the kernel, not at the sender
         "timeout": 30,

