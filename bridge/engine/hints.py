@@ -53,6 +53,7 @@ class Hints:
 
     def asleep(self, lane: str) -> None:
         """A worker is about to leave this lane: from now on it can be woken again."""
+        self._hinted.pop(lane, None)
         try:
             self.client().delete(_flag(lane))
         except (RedisError, OSError):

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 import structlog
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from bridge.engine.hints import Hints
 from bridge.ledger.database import Ledger, milliseconds
@@ -22,5 +22,5 @@ def sweep(ledger: Ledger, hints: Hints, wait: Callable[[float], bool]) -> None:
     while not wait(ROUND_SECONDS):
         try:
             hints.wake(due_lanes(ledger, now_ms=milliseconds(datetime.now(UTC))))
-        except DBAPIError as error:
+        except SQLAlchemyError as error:
             _log.warning("ledger_unreachable", error=type(error).__name__)

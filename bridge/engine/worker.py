@@ -13,10 +13,11 @@ from typing import Any, Final, Protocol
 
 import structlog
 from redis import Redis
+from redis.exceptions import RedisError
 from rq import Queue, SimpleWorker
 from rq.serializers import JSONSerializer
 from sqlalchemy import Row
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from bridge.engine.hints import QUEUE, Hints
 from bridge.ledger.database import Ledger, milliseconds
@@ -66,8 +67,9 @@ class Lanes:
     def _run(self, lane: str) -> None:
         try:
             self._drain(lane)
-        except DBAPIError as error:
+        except SQLAlchemyError as error:
             _log.warning("ledger_unreachable", lane=lane, error=type(error).__name__)
+            self._hints.asleep(lane)  # the sweeper may hint at it as soon as the database is back
         except LeaseLost:
             _log.warning("lease_lost", lane=lane)
         finally:
@@ -131,13 +133,24 @@ def work(connect: Callable[[], Redis], lanes: Lanes) -> None:
     """Take hints until a signal says to stop (SIGTERM or SIGINT: batches at work are finished first)."""
     global _lanes  # noqa: PLW0603  RQ finds a job's function by its name, so what it needs is found the same way
     _lanes = lanes
-    connection = connect()
-    queue = Queue(QUEUE, connection=connection, serializer=JSONSerializer)
-    worker = _LaneWorker([queue], connection=connection, serializer=JSONSerializer, log_job_description=False)
     try:
-        worker.work(logging_level="WARNING", with_scheduler=False)
+        while _worked(connect):
+            time.sleep(1.0)
     finally:
         lanes.stop()
+
+
+def _worked(connect: Callable[[], Redis]) -> bool:
+    """RQ's loop; True when Redis ended it (out of disk, say) and not a signal: the lanes at work go on meanwhile."""
+    try:
+        connection = connect()
+        queue = Queue(QUEUE, connection=connection, serializer=JSONSerializer)
+        worker = _LaneWorker([queue], connection=connection, serializer=JSONSerializer, log_job_description=False)
+        worker.work(logging_level="WARNING", with_scheduler=False)
+    except RedisError as error:
+        _log.warning("redis_unreachable", error=type(error).__name__)
+        return True
+    return False
 
 
 def _now() -> int:

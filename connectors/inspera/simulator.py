@@ -59,7 +59,7 @@ class InsperaPlatform:
 
     seed: int
     people: int
-    pending: int = 2
+    pending: int = 1
     conflicts: int = 0
     failing: int = 0
     token_life: int = 3600

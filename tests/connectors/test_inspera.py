@@ -198,6 +198,7 @@ def test_the_same_seed_makes_the_same_day_and_another_seed_another() -> None:
 
 def test_confirmed_grades_become_the_grades_that_the_platform_holds() -> None:
     platform = simulator.platform(seed=5, people=60)
+    platform.pending = 2
     call = platform.sample("confirm_final_grades")
     sitting = platform.tests[call.body["contextObjectId"]]
     api = DirectApi(platform, settings_of())
