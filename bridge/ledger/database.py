@@ -84,16 +84,11 @@ class Ledger:
 
         config = Config()
         config.set_main_option("script_location", str(_MIGRATIONS))
-        with self.engine.connect() as connection:
+        with self.write() as connection:
             if not self._sqlite:
-                connection.execute(func.pg_advisory_lock(_MIGRATION_LOCK).select())
-                connection.commit()
-            with connection.execution_options(sqlite_immediate=True).begin():
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
-            if not self._sqlite:
-                connection.execute(func.pg_advisory_unlock(_MIGRATION_LOCK).select())
-                connection.commit()
+                connection.execute(func.pg_advisory_xact_lock(_MIGRATION_LOCK).select())
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
 
     def is_current(self) -> bool:
         """Whether the tables have the version that this code expects."""
