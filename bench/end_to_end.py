@@ -161,7 +161,11 @@ def _memory(pid: int, home: Path) -> dict[str, Any]:
     if server is None:
         raise RuntimeError("the embedded server is not running")
     processes.setdefault(server, "embedded server")
-    each = {title[:90].replace(str(home), "…"): machine.memory([own])["pss_mb"] for own, title in processes.items()}
+    checkout = f"{Path(__file__).parents[1]}/"
+    each = {
+        title.replace(str(home), "…").replace(checkout, "")[:90]: machine.memory([own])["pss_mb"]
+        for own, title in processes.items()
+    }
     return machine.memory(processes) | {"server_pss_mb": machine.memory([server])["pss_mb"], "largest": each}
 
 
