@@ -49,13 +49,11 @@ def test_redis_data_that_is_deleted_while_work_is_queued_costs_time_and_nothing_
     release(redis)
     time.sleep(1.0)
     killed(campus, "redis")
-    shutil.rmtree(redis)
+    shutil.rmtree(redis, ignore_errors=True)  # it may be starting again already
     time.sleep(1.0)
     shutil.rmtree(redis, ignore_errors=True)  # under a server that lives
     wait_for(senders.values(), seconds=60)
-    ended = time.monotonic()
     assert campus.finished(30)
-    assert time.monotonic() - ended < 30
     assert account_for(campus, senders)["accepted"] > 700
     assert eventually(lambda: running(redis), seconds=5)
 
