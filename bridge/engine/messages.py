@@ -5,7 +5,7 @@ from __future__ import annotations
 from bridge.core.errors import MappingError
 from bridge.core.events import Event, Json, idempotency_key
 from bridge.engine.line import TargetLine
-from bridge.flow.mapping import Mapping
+from bridge.flow.mapping import Mapping, order_key
 from bridge.ledger.database import milliseconds
 from bridge.ledger.lanes import lane_of
 from bridge.ledger.processing import NewMessage
@@ -27,8 +27,7 @@ def dead_message(event: Event, mapping: Mapping, target: TargetLine, error: Mapp
 def _message(
     event: Event, mapping: Mapping, target: TargetLine, *, key: str, params: Json, failure: str | None = None
 ) -> NewMessage:
-    unordered = mapping.order == "none"
-    order_key = key if unordered else f"{mapping.name}|{target.name}|{event.state_key}"
+    shared = order_key(mapping, event)
     return NewMessage(
         key=key,
         event_id=event.id,
@@ -37,9 +36,9 @@ def _message(
         target=target.name,
         operation=mapping.operation,
         params=params,
-        lane=lane_of("deliver", target.name, order_key, target.concurrency),
-        order_key=order_key,
-        state=event.kind.nature == "state" and not unordered,
+        lane=lane_of("deliver", target.name, shared or key, target.concurrency),
+        order_key=shared or key,
+        state=event.kind.nature == "state" and shared is not None,
         latest_only=mapping.order == "latest" and event.kind.nature == "state",
         time_ms=milliseconds(event.time),
         sequence=event.sequence,

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import func, select
 
 from bridge.core.contracts import Accepted, Inbound, Verified
-from bridge.ledger.accepting import Arrival, accept, positions
+from bridge.ledger.accepting import Arrival, accept, accept_one, positions
 from bridge.ledger.database import Ledger
 from bridge.ledger.figures import totals
 from bridge.ledger.tables import deliveries_in, repeats
@@ -78,6 +78,14 @@ def test_a_repeat_of_an_unfinished_delivery_makes_it_due_at_once(ledger: Ledger)
     accept(ledger, [arrival(2, "a", after=1)])
     with ledger.read() as connection:
         assert connection.execute(select(deliveries_in.c.due_ms)).scalar() == 0
+
+
+def test_one_at_a_time_is_as_exact_as_many(ledger: Ledger) -> None:
+    assert accept_one(ledger, arrival(1, "a")) == {"process:wiseflow-main:1"}
+    accept_one(ledger, arrival(1, "a"))
+    accept_one(ledger, arrival(2, "a", after=59))
+    accept_one(ledger, arrival(3, "a", after=61))
+    assert rows(ledger) == [("id-1", 0, 1), ("id-3", 1, 0)]
 
 
 def test_the_position_of_a_segment_is_written_with_its_records(ledger: Ledger) -> None:
