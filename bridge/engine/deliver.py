@@ -49,13 +49,13 @@ class DeliverStage:
             why = f"target {target} is {'not in bridge.yaml' if known is None else 'switched off'}"
             finish(self.line.ledger, lease, [_put_off(row, why) for row in rows])
             return
-        states = {row.order_key for row in rows if row.state}
-        batch = _Batch(
-            target=known,
-            heads=heads(self.line.ledger, states),
-            newest=newest_waiting(self.line.ledger, {row.order_key for row in rows if row.latest_only}),
-            events=bodies_of(self.line.ledger, {row.event_id for row in rows}),
-        )
+        with self.line.ledger.read() as connection:
+            batch = _Batch(
+                target=known,
+                heads=heads(connection, {row.order_key for row in rows if row.state}),
+                newest=newest_waiting(connection, {row.order_key for row in rows if row.latest_only}),
+                events=bodies_of(connection, {row.event_id for row in rows}),
+            )
         run_chains(
             self.pools[target],
             1,  # a target has as many lanes as it may have deliveries at a time

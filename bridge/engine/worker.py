@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bridge.engine.hints import QUEUE, Hints
 from bridge.ledger.database import Ledger, milliseconds
-from bridge.ledger.lanes import Lease, LeaseLost, claim, has_due, release, take
+from bridge.ledger.lanes import Lease, LeaseLost, claim, claim_alone, has_due, release, take
 
 SLICE_SECONDS: Final = 3.0
 LINGER_SECONDS: Final = 0.4
@@ -80,31 +80,40 @@ class Lanes:
         if lease is None:
             self._hints.asleep(lane)  # its owner looks again before it leaves; the sweeper sees to the rest
             return
+        more = trusted = False
         try:
-            more = self._work(lease)
+            more, trusted = self._work(lease)
         finally:
-            release(self._ledger, lease)
+            release(self._ledger, lease, trusted=trusted)
         self._hints.asleep(lane)
         # A row may have come in between the last claim and now, when the lane still counted as awake.
         if not self._stopping.is_set() and (more or has_due(self._ledger, lane, now_ms=_now())):
             self._hints.wake([lane])
 
-    def _work(self, lease: Lease) -> bool:
-        """Batch after batch until the lane is empty (False) or the slice is over (True)."""
+    def _work(self, lease: Lease) -> tuple[bool, bool]:
+        """Batch after batch until the lane is empty or the slice is over: whether there is more, and no rows that were
+        at work when an owner before died.
+        """
         stage = self._stages[lease.lane.partition(":")[0]]
+        suspects = stage.batch if lease.careful else 0
         now = time.monotonic()
         end, leave = now + SLICE_SECONDS, now + LINGER_SECONDS
         while now < end and not self._stopping.is_set():
-            rows = claim(self._ledger, lease, now_ms=_now(), limit=stage.batch)
+            if suspects:
+                rows, full = claim_alone(self._ledger, lease, now_ms=_now()), 1
+                suspects -= 1
+            else:
+                rows, full = claim(self._ledger, lease, now_ms=_now(), limit=stage.batch), stage.batch
             if rows:
                 stage.work(lease, rows)
                 leave = time.monotonic() + LINGER_SECONDS
-            if len(rows) < stage.batch:  # a batch of one costs almost as much as a full one
-                while not self._stopping.wait(_LOOK_SECONDS) and not has_due(self._ledger, lease.lane, now_ms=_now()):
-                    if time.monotonic() >= leave:
-                        return False
+            if len(rows) < full:
+                suspects = 0
+                self._stopping.wait(_LOOK_SECONDS)  # a batch of one costs almost as much as a full one
             now = time.monotonic()
-        return True
+            if not rows and now >= leave:
+                return False, True
+        return True, not suspects
 
 
 def _ended(run: Future[None]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -43,8 +45,9 @@ class Ledger:
         self._at_once = _engine(url, at_once=True)
         self._lanes: set[str] = set()
         self._sqlite = self.engine.dialect.name == "sqlite"
-        # SQLite has one writer at a time; threads of one process queue up here, where waiting is fair and cheap.
-        self._writing = threading.Lock() if self._sqlite else contextlib.nullcontext()
+        self._writing: contextlib.AbstractContextManager[object] = (
+            _Turn(self.engine.url.database) if self._sqlite else contextlib.nullcontext()
+        )
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Connection]:
@@ -72,7 +75,7 @@ class Ledger:
         """Make lanes known to the sweeper, before a row is put into one; this process remembers those it has seen."""
         fresh = set(names) - self._lanes
         if fresh:
-            rows = [{"name": name, "token": 0, "owner": "", "until_ms": 0} for name in sorted(fresh)]
+            rows = [{"name": name, "token": 0, "owner": "", "until_ms": 0, "orphaned": 0} for name in sorted(fresh)]
             with self.write() as connection:
                 insert_new(connection, lanes, rows, "name")
             self._lanes |= fresh
@@ -100,6 +103,30 @@ class Ledger:
     def close(self) -> None:
         self.engine.dispose()
         self._at_once.dispose()
+
+
+class _Turn:
+    """SQLite has one writer at a time, and lets the others sleep and ask again, longer each time. Here they queue.
+
+    Threads of one process queue at its lock, and processes at a lock on a file beside the database.
+    """
+
+    def __init__(self, database: str | None) -> None:
+        self._threads = threading.Lock()
+        self._path = f"{database}-turn" if database else None
+        self._file: int | None = None
+
+    def __enter__(self) -> None:
+        self._threads.acquire()
+        if self._path is not None:
+            if self._file is None:
+                self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def __exit__(self, *_exc: object) -> None:
+        if self._file is not None:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+        self._threads.release()
 
 
 def _engine(url: str, *, at_once: bool = False) -> Engine:
@@ -136,9 +163,9 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
 
-def database_now(connection: Connection) -> ColumnElement[int]:
+def clock(dialect: str) -> ColumnElement[int]:
     """The database's own clock in milliseconds: leases of several machines must not hang on their clocks."""
-    if connection.dialect.name == "sqlite":
+    if dialect == "sqlite":
         return literal_column("cast((julianday('now') - 2440587.5) * 86400000 as integer)")
     return literal_column("cast(extract(epoch from clock_timestamp()) * 1000 as bigint)")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import Connection, bindparam, func, select, update
 
 from bridge.ledger.database import Ledger, upsert
 from bridge.ledger.figures import count
@@ -65,24 +65,30 @@ class Result:
     head: Head | None = None
 
 
+_CLOSED: Final = (
+    update(messages)
+    .where(messages.c.seq == bindparam("row"), messages.c.status == "waiting")
+    .values(
+        status=bindparam("new_status"),
+        reason=bindparam("new_reason"),
+        due_ms=bindparam("new_due"),
+        step=bindparam("new_step"),
+        attempts=messages.c.attempts + bindparam("tries"),
+        starts=0,
+        target_id=func.coalesce(bindparam("new_target_id"), messages.c.target_id),
+        finished_ms=bindparam("new_finished"),
+    )
+)
+
+
 def finish(ledger: Ledger, lease: Lease, results: Sequence[Result]) -> None:
     """Commit results of one batch. Raises LeaseLost: then nothing was written."""
-    statement = update(messages).where(messages.c.seq == bindparam("row"), messages.c.status == "waiting")
     with ledger.write() as connection:
         renew(connection, lease)
         if not results:
             return
         connection.execute(
-            statement.values(
-                status=bindparam("new_status"),
-                reason=bindparam("new_reason"),
-                due_ms=bindparam("new_due"),
-                step=bindparam("new_step"),
-                attempts=messages.c.attempts + bindparam("tries"),
-                starts=0,
-                target_id=func.coalesce(bindparam("new_target_id"), messages.c.target_id),
-                finished_ms=bindparam("new_finished"),
-            ),
+            _CLOSED,
             [
                 {
                     "row": result.seq,
@@ -137,31 +143,30 @@ def _figure(result: Result) -> str:
     return "retries" if result.status == "waiting" else result.status
 
 
-def heads(ledger: Ledger, order_keys: Collection[str]) -> Mapping[str, Head]:
+_HEADS: Final = select(subject_heads).where(subject_heads.c.order_key.in_(bindparam("order_keys", expanding=True)))
+_WAITING_STATES: Final = (
+    select(messages.c.order_key, messages.c.seq, messages.c.key, messages.c.time_ms, messages.c.sequence)
+    .where(messages.c.order_key.in_(bindparam("order_keys", expanding=True)), messages.c.status == "waiting")
+    .order_by(messages.c.seq)
+)
+
+
+def heads(connection: Connection, order_keys: Collection[str]) -> Mapping[str, Head]:
     """The newest delivered states of these order keys."""
     if not order_keys:
         return {}
-    with ledger.read() as connection:
-        rows = connection.execute(select(subject_heads).where(subject_heads.c.order_key.in_(order_keys)))
-        return {
-            row.order_key: Head(time_ms=row.time_ms, sequence=row.sequence, message_key=row.message_key) for row in rows
-        }
+    rows = connection.execute(_HEADS, {"order_keys": list(order_keys)})
+    return {row.order_key: Head(time_ms=row.time_ms, sequence=row.sequence, message_key=row.message_key) for row in rows}
 
 
-def newest_waiting(ledger: Ledger, order_keys: Collection[str]) -> Mapping[str, int]:
+def newest_waiting(connection: Connection, order_keys: Collection[str]) -> Mapping[str, int]:
     """Per order key the `seq` of its newest waiting state; of states that are equally new, the one that came last."""
     if not order_keys:
         return {}
     newest: dict[str, tuple[int, Head]] = {}
-    columns = (messages.c.order_key, messages.c.seq, messages.c.key, messages.c.time_ms, messages.c.sequence)
-    with ledger.read() as connection:
-        for row in connection.execute(
-            select(*columns)
-            .where(messages.c.order_key.in_(order_keys), messages.c.status == "waiting")
-            .order_by(messages.c.seq)
-        ):
-            known = newest.get(row.order_key)
-            if known is None or not known[1].is_newer_than(row.time_ms, row.sequence):
-                head = Head(time_ms=row.time_ms, sequence=row.sequence, message_key=row.key)
-                newest[row.order_key] = (row.seq, head)
+    for row in connection.execute(_WAITING_STATES, {"order_keys": list(order_keys)}):
+        known = newest.get(row.order_key)
+        if known is None or not known[1].is_newer_than(row.time_ms, row.sequence):
+            head = Head(time_ms=row.time_ms, sequence=row.sequence, message_key=row.key)
+            newest[row.order_key] = (row.seq, head)
     return {order_key: seq for order_key, (seq, _) in newest.items()}

@@ -2,7 +2,8 @@
 
 A lane is a stage and a shard, `process:<source>:<n>` or `deliver:<target>:<n>`. Its owner holds a lease; every claim
 and every finish proves in the same transaction that the lease is still held, so a worker that was thought dead and
-comes back cannot write over its successor.
+comes back cannot write over its successor. Who takes a lane that was not given back is careful with its rows: see
+`claim_alone`.
 """
 
 from __future__ import annotations
@@ -10,18 +11,16 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Table, and_, exists, func, or_, select, update
+from sqlalchemy import Connection, Row, Select, Table, Update, and_, bindparam, exists, func, or_, select, update
 
-from bridge.ledger.database import Ledger, database_now
+from bridge.ledger.database import Ledger, clock
 from bridge.ledger.tables import deliveries_in, lanes, messages
 
 LEASE_MS: Final = 12_000
 """How long a lane stays with an owner that says nothing; owners renew it several times in that span."""
-
-SUSPECT_STARTS: Final = 2
-"""A row whose work was begun this often and never ended is worked on alone: it may be what kills its worker."""
 
 STAGES: Final[dict[str, Table]] = {"process": deliveries_in, "deliver": messages}
 
@@ -32,8 +31,11 @@ class LeaseLost(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
+    """`careful` when the owner before never gave the lane back: one of its rows may be what killed that worker."""
+
     lane: str
     token: int
+    careful: bool = False
 
 
 def lane_of(stage: str, name: str, order_key: str, shards: int) -> str:
@@ -48,84 +50,97 @@ def stage_table(lane: str) -> Table:
 def take(ledger: Ledger, lane: str, owner: str) -> Lease | None:
     """The lane, if nobody has it."""
     with ledger.write() as connection:
-        now = database_now(connection)
-        token = connection.execute(
+        now = clock(connection.dialect.name)
+        taken = connection.execute(
             update(lanes)
             .where(lanes.c.name == lane, lanes.c.until_ms <= now)
-            .values(token=lanes.c.token + 1, owner=owner, until_ms=now + LEASE_MS)
-            .returning(lanes.c.token)
-        ).scalar()
-    return None if token is None else Lease(lane=lane, token=token)
+            .values(token=lanes.c.token + 1, owner=owner, until_ms=now + LEASE_MS, orphaned=lanes.c.orphaned + 1)
+            .returning(lanes.c.token, lanes.c.orphaned)
+        ).one_or_none()
+    return None if taken is None else Lease(lane=lane, token=taken.token, careful=taken.orphaned > 1)
 
 
 def renew(connection: Connection, lease: Lease) -> None:
     """Prove that the lease is held, and hold it for another span. Raises LeaseLost."""
-    now = database_now(connection)
-    held = connection.execute(
-        update(lanes).where(lanes.c.name == lease.lane, lanes.c.token == lease.token).values(until_ms=now + LEASE_MS)
-    )
+    held = connection.execute(_renewal(connection.dialect.name), {"lane": lease.lane, "held": lease.token})
     if held.rowcount != 1:
         raise LeaseLost(lease.lane)
 
 
-def release(ledger: Ledger, lease: Lease) -> None:
-    """Give the lane back."""
+def release(ledger: Ledger, lease: Lease, *, trusted: bool = True) -> None:
+    """Give the lane back; unless it is `trusted`, its next owner is careful too."""
     with ledger.write() as connection:
         connection.execute(
-            update(lanes).where(lanes.c.name == lease.lane, lanes.c.token == lease.token).values(until_ms=0)
+            update(lanes)
+            .where(lanes.c.name == lease.lane, lanes.c.token == lease.token)
+            .values(until_ms=0, orphaned=0 if trusted else 1)
         )
 
 
 def claim(ledger: Ledger, lease: Lease, *, now_ms: int, limit: int) -> Sequence[Row[Any]]:
-    """Up to `limit` rows of the lane that are due, oldest first, counted as started.
+    """Up to `limit` rows of the lane that are due, oldest first; none if the lease is lost.
 
-    A row waits while an older one with the same order key is put off: nothing overtakes. A suspect comes alone, so that
-    the others of its batch do not share its fate.
+    A row waits while an older one with the same order key is put off: nothing overtakes. Nothing is written: the rows
+    stay what they are until they are finished, or are claimed by the next owner.
     """
+    with ledger.read() as connection:
+        return connection.execute(_claimable(stage_table(lease.lane)), _claiming(lease, now_ms, limit)).all()
+
+
+def claim_alone(ledger: Ledger, lease: Lease, *, now_ms: int) -> Sequence[Row[Any]]:
+    """One row, counted as started before its work begins: what kills its worker is found, and kills no other."""
     table = stage_table(lease.lane)
+    with ledger.write() as connection:
+        renew(connection, lease)
+        rows = connection.execute(_claimable(table), _claiming(lease, now_ms, 1)).all()
+        if rows:
+            connection.execute(update(table).where(table.c.seq == rows[0].seq).values(starts=table.c.starts + 1))
+    return rows
+
+
+def _claiming(lease: Lease, now_ms: int, limit: int) -> dict[str, Any]:
+    return {"lane": lease.lane, "held": lease.token, "now": now_ms, "at_most": limit}
+
+
+@cache
+def _claimable(table: Table) -> Select[Any]:
     older = table.alias()
     put_off = exists().where(
         older.c.order_key == table.c.order_key,
         older.c.status == "waiting",
         older.c.seq < table.c.seq,
-        older.c.due_ms > now_ms,
+        older.c.due_ms > bindparam("now"),
     )
-    query = (
+    return (
         select(table)
         .where(
-            table.c.lane == lease.lane,
+            table.c.lane == bindparam("lane"),
             table.c.status == "waiting",
-            table.c.due_ms <= now_ms,
+            table.c.due_ms <= bindparam("now"),
             ~put_off,
+            exists().where(lanes.c.name == bindparam("lane"), lanes.c.token == bindparam("held")),
         )
         .order_by(table.c.seq)
-        .limit(limit)
+        .limit(bindparam("at_most"))
     )
-    with ledger.write() as connection:
-        renew(connection, lease)
-        rows = _without_suspects(connection.execute(query).all())
-        if rows:
-            started = update(table).where(table.c.seq.in_([row.seq for row in rows]))
-            connection.execute(started.values(starts=table.c.starts + 1))
-    return rows
 
 
-def _without_suspects(rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
-    """The rows before the first suspect, or that one alone where it is the first."""
-    suspect = next((position for position, row in enumerate(rows) if row.starts >= SUSPECT_STARTS), len(rows))
-    return rows[: max(suspect, 1)]
+@cache
+def _renewal(dialect: str) -> Update:
+    return (
+        update(lanes)
+        .where(lanes.c.name == bindparam("lane"), lanes.c.token == bindparam("held"))
+        .values(until_ms=clock(dialect) + LEASE_MS)
+    )
 
 
 def put_off(connection: Connection, table: Table, order_keys: Iterable[tuple[str, int]]) -> None:
-    """Rows behind one that has to wait are not due before it: otherwise every claim would look at them in vain.
-
-    Those that were claimed with it were not begun after all.
-    """
+    """Rows behind one that has to wait are not due before it: otherwise every claim would look at them in vain."""
     for order_key, due_ms in order_keys:
         connection.execute(
             update(table)
             .where(table.c.order_key == order_key, table.c.status == "waiting", table.c.due_ms < due_ms)
-            .values(due_ms=due_ms, starts=0)
+            .values(due_ms=due_ms)
         )
 
 
@@ -138,20 +153,23 @@ def due_lanes(ledger: Ledger, *, now_ms: int) -> list[str]:
         )
     )
     with ledger.read() as connection:
-        free = lanes.c.until_ms <= database_now(connection)
+        free = lanes.c.until_ms <= clock(connection.dialect.name)
         return list(connection.execute(select(lanes.c.name).where(free, due)).scalars())
 
 
 def has_due(ledger: Ledger, lane: str, *, now_ms: int) -> bool:
     """Whether a lane has a row that could be claimed now."""
-    table = stage_table(lane)
     with ledger.read() as connection:
-        found = connection.execute(
-            select(table.c.seq)
-            .where(table.c.lane == lane, table.c.status == "waiting", table.c.due_ms <= now_ms)
-            .limit(1)
-        ).scalar()
-    return found is not None
+        return connection.execute(_due(stage_table(lane)), {"lane": lane, "now": now_ms}).first() is not None
+
+
+@cache
+def _due(table: Table) -> Select[Any]:
+    return (
+        select(table.c.seq)
+        .where(table.c.lane == bindparam("lane"), table.c.status == "waiting", table.c.due_ms <= bindparam("now"))
+        .limit(1)
+    )
 
 
 def oldest_unfinished(ledger: Ledger) -> dict[str, int | None]:

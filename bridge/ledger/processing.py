@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import orjson
 from sqlalchemy import Connection, bindparam, update
@@ -182,14 +182,21 @@ def _event_row(delivery_seq: int, new: NewEvent) -> dict[str, Any]:
     }
 
 
+_CLOSED: Final = (
+    update(deliveries_in)
+    .where(deliveries_in.c.seq == bindparam("row"))
+    .values(
+        status=bindparam("new_status"), reason=bindparam("new_reason"), finished_ms=bindparam("now"), replay=False
+    )
+)
+
+
 def _close(connection: Connection, closed: Sequence[tuple[int, str, str | None]]) -> None:
     if closed:
-        statement = update(deliveries_in).where(deliveries_in.c.seq == bindparam("row"))
+        now = _now()
         connection.execute(
-            statement.values(
-                status=bindparam("new_status"), reason=bindparam("new_reason"), finished_ms=_now(), replay=False
-            ),
-            [{"row": seq, "new_status": status, "new_reason": reason} for seq, status, reason in closed],
+            _CLOSED,
+            [{"row": seq, "new_status": status, "new_reason": reason, "now": now} for seq, status, reason in closed],
         )
 
 

@@ -191,11 +191,10 @@ def _time(milliseconds: int) -> str:
     return moment(milliseconds).isoformat(timespec="milliseconds")
 
 
-def bodies_of(ledger: Ledger, ids: Collection[str]) -> dict[str, tuple[str, int]]:
+def bodies_of(connection: Connection, ids: Collection[str]) -> dict[str, tuple[str, int]]:
     """Per event its canonical JSON as text and when it was recorded, in milliseconds since 1970."""
-    with ledger.read() as connection:
-        rows = connection.execute(select(events.c.id, events.c.body, events.c.recorded_ms).where(events.c.id.in_(ids)))
-        return {row.id: (row.body, row.recorded_ms) for row in rows}
+    query = select(events.c.id, events.c.body, events.c.recorded_ms).where(events.c.id.in_(ids))
+    return {row.id: (row.body, row.recorded_ms) for row in connection.execute(query)}
 
 
 def keys_beginning(ledger: Ledger, beginning: str) -> list[str]:

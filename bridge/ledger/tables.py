@@ -48,7 +48,7 @@ deliveries_in: Final = Table(
     Column("order_key", Text, nullable=False),
     Column("status", Text, nullable=False),  # waiting · done · dead
     Column("due_ms", BigInteger, nullable=False),
-    Column("starts", Integer, nullable=False),  # counted when work begins: what kills its worker is counted too
+    Column("starts", Integer, nullable=False),  # after a worker died: how often its work was begun
     Column("attempts", Integer, nullable=False),
     Column("replay", Boolean, nullable=False),
     Column("reason", Text),
@@ -156,8 +156,10 @@ lanes: Final = Table(
     Column("token", BigInteger, nullable=False),
     Column("owner", Text, nullable=False),
     Column("until_ms", BigInteger, nullable=False),
+    Column("orphaned", Integer, nullable=False),
 )
-"""Who works on a lane, and until when. `token` grows with every new owner and fences off the one before."""
+"""Who works on a lane, and until when. `token` grows with every new owner and fences off the one before; `orphaned` is
+how many owners it has had since it was last given back, the present one included."""
 
 journal_positions: Final = Table(
     "journal_positions",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 from ledger_rows import DELIVER, LONG_AFTER, all_messages, attempt, event, leased, now_ms, result, waiting
 from sqlalchemy import select
@@ -14,13 +16,23 @@ from bridge.ledger.lanes import claim
 from bridge.ledger.tables import attempts, lanes
 
 
+def heads_of(ledger: Ledger, order_keys: set[str]) -> Mapping[str, Head]:
+    with ledger.read() as connection:
+        return heads(connection, order_keys)
+
+
+def newest_of(ledger: Ledger, order_keys: set[str]) -> Mapping[str, int]:
+    with ledger.read() as connection:
+        return newest_waiting(connection, order_keys)
+
+
 def test_a_delivered_state_is_the_head_of_its_order_key(ledger: Ledger) -> None:
     [row] = waiting(ledger, event(1, after=5, sequence=7))
     finish(ledger, leased(ledger, DELIVER), [result(row, target_id="crm-1")])
     [after] = all_messages(ledger)
     assert (after.status, after.target_id) == ("delivered", "crm-1")
     assert after.finished_ms is not None
-    assert heads(ledger, {row.order_key, "other"}) == {
+    assert heads_of(ledger, {row.order_key, "other"}) == {
         row.order_key: Head(time_ms=row.time_ms, sequence=7, message_key=row.key)
     }
 
@@ -28,13 +40,13 @@ def test_a_delivered_state_is_the_head_of_its_order_key(ledger: Ledger) -> None:
 def test_of_several_states_in_one_batch_the_last_is_the_head(ledger: Ledger) -> None:
     rows = waiting(ledger, event(1), event(2, after=5))
     finish(ledger, leased(ledger, DELIVER), [result(row) for row in rows])
-    assert heads(ledger, {rows[0].order_key})[rows[0].order_key].message_key == rows[1].key
+    assert heads_of(ledger, {rows[0].order_key})[rows[0].order_key].message_key == rows[1].key
 
 
 def test_an_occurrence_leaves_no_head(ledger: Ledger) -> None:
     [row] = waiting(ledger, event(1, type="attendance.signed"))
     finish(ledger, leased(ledger, DELIVER), [result(row)])
-    assert heads(ledger, {row.order_key}) == {}
+    assert heads_of(ledger, {row.order_key}) == {}
 
 
 @pytest.mark.parametrize(
@@ -84,16 +96,6 @@ def test_messages_behind_one_that_waits_wait_with_it(ledger: Ledger) -> None:
     assert [row.key for row in found if row.key != other.key] == [row.key for row in rows]
 
 
-def test_waiting_behind_another_is_not_a_start(ledger: Ledger) -> None:
-    rows = waiting(ledger, event(1), event(2, after=5))
-    lease = leased(ledger, DELIVER)
-    for number in range(1, 8):
-        due = LONG_AFTER + number
-        assert len(claim(ledger, lease, now_ms=due - 1, limit=10)) == 2
-        finish(ledger, lease, [result(rows[0], "waiting", due_ms=due, attempt=attempt(number, "retry", 503))])
-    assert [row.starts for row in all_messages(ledger)] == [0, 0]
-
-
 def test_what_a_person_gave_up_while_it_was_on_its_way_stays_given_up(ledger: Ledger) -> None:
     [row] = waiting(ledger, event(1))
     lease = leased(ledger, DELIVER)
@@ -118,7 +120,7 @@ def test_nothing_to_write_renews_the_lease_all_the_same(ledger: Ledger) -> None:
 def test_the_newest_waiting_state_is_the_newest_at_the_platform_not_the_last_to_come(ledger: Ledger) -> None:
     rows = waiting(ledger, event(1, after=5), event(2, after=9), event(3, after=1), event(4, after=9))
     order_key = rows[0].order_key
-    assert newest_waiting(ledger, {order_key, "nobody"}) == {order_key: rows[3].seq}
+    assert newest_of(ledger, {order_key, "nobody"}) == {order_key: rows[3].seq}
     finish(ledger, leased(ledger, DELIVER), [result(rows[3])])
-    assert newest_waiting(ledger, {order_key}) == {order_key: rows[1].seq}
-    assert newest_waiting(ledger, set()) == {}
+    assert newest_of(ledger, {order_key}) == {order_key: rows[1].seq}
+    assert newest_of(ledger, set()) == {}
