@@ -19,7 +19,7 @@ from rq.serializers import JSONSerializer
 QUEUE: Final = "campusbridge-lanes"
 _FLAG_SECONDS: Final = 15
 _SILENT_SECONDS: Final = 1.0
-_JUST_NOW_SECONDS: Final = 0.1
+_JUST_NOW_SECONDS: Final = 0.3
 """Shorter than a worker lingers on an empty lane: one that was hinted at so recently is still being looked after."""
 
 _log = structlog.get_logger(__name__)

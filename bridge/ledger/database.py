@@ -43,6 +43,7 @@ class Ledger:
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
         self._at_once = _engine(url, at_once=True)
+        self._kept = threading.local()
         self._lanes: set[str] = set()
         self._sqlite = self.engine.dialect.name == "sqlite"
         self._writing: contextlib.AbstractContextManager[object] = (
@@ -61,9 +62,19 @@ class Ledger:
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[Connection]:
-        """A connection on which every statement is a transaction of its own: one round trip, the commit included."""
-        with self._writing, self._at_once.connect() as connection:
-            yield connection
+        """A connection on which every statement is a transaction of its own: one round trip, the commit included.
+
+        It stays with its thread: to take it from the pool and give it back would cost as much as a small statement.
+        """
+        connection = getattr(self._kept, "connection", None) or self._at_once.connect()
+        self._kept.connection = None
+        try:
+            with self._writing:
+                yield connection
+        except BaseException:
+            connection.close()
+            raise
+        self._kept.connection = connection
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
@@ -101,6 +112,8 @@ class Ledger:
             return connection.execute(text("select version_num from alembic_version")).scalar() == VERSION
 
     def close(self) -> None:
+        if (kept := getattr(self._kept, "connection", None)) is not None:
+            kept.close()
         self.engine.dispose()
         self._at_once.dispose()
 

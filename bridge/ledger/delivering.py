@@ -156,7 +156,9 @@ def heads(connection: Connection, order_keys: Collection[str]) -> Mapping[str, H
     if not order_keys:
         return {}
     rows = connection.execute(_HEADS, {"order_keys": list(order_keys)})
-    return {row.order_key: Head(time_ms=row.time_ms, sequence=row.sequence, message_key=row.message_key) for row in rows}
+    return {
+        row.order_key: Head(time_ms=row.time_ms, sequence=row.sequence, message_key=row.message_key) for row in rows
+    }
 
 
 def newest_waiting(connection: Connection, order_keys: Collection[str]) -> Mapping[str, int]:

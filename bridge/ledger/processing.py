@@ -185,9 +185,7 @@ def _event_row(delivery_seq: int, new: NewEvent) -> dict[str, Any]:
 _CLOSED: Final = (
     update(deliveries_in)
     .where(deliveries_in.c.seq == bindparam("row"))
-    .values(
-        status=bindparam("new_status"), reason=bindparam("new_reason"), finished_ms=bindparam("now"), replay=False
-    )
+    .values(status=bindparam("new_status"), reason=bindparam("new_reason"), finished_ms=bindparam("now"), replay=False)
 )
 
 
