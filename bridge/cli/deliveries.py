@@ -60,7 +60,11 @@ def retry(context: Context, keys: tuple[str, ...], *, all_dead: bool, target: st
     """Send dead, held or discarded messages again."""
     lanes = retry_messages(context.ledger, _chosen(context, keys, all_dead=all_dead, target=target), who=context.user)
     if not lanes:
-        raise click.ClickException("nothing to send again: a message that could not be mapped needs `events replay`")
+        nothing = "nothing to send again: a message that could not be mapped needs `events replay`"
+        if not all_dead:
+            raise click.ClickException(nothing)
+        click.echo(nothing)
+        return
     context.hints.wake(lanes)
     click.echo("Sent again, under their old idempotency keys.")
 

@@ -8,11 +8,11 @@ A source connector is a module `source.py` whose top-level functions satisfy `So
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from bridge.core.events import Event, Json
 from bridge.core.payload import Payload
@@ -119,17 +119,66 @@ class ApiAccess:
 
 
 class SourceApi(Protocol):
-    """A platform's API as `enrich` sees it: authenticated, timed, counted, and cached for `keep` seconds if asked.
+    """A platform's API as `enrich` and its siblings see it: logged in, within its budget, timed, written down.
 
-    Both calls give the JSON answer of a 2xx, or None for a 404. Anything else raises SourceUnavailable.
+    `get` and `post` give the JSON answer of a 2xx, or None for a 404. Anything else raises SourceUnavailable, except an
+    `extra` call on an event's last try: that one gives None too, and the event goes on as `partial` at best. Answers
+    are kept for `keep` seconds and shared by all workers; one older than `since` is asked for again.
     """
 
     @property
     def settings(self) -> Settings: ...
     @property
     def now(self) -> datetime: ...
-    def get(self, path: str, query: Mapping[str, str] | None = None, *, keep: float = 0) -> Payload | None: ...
-    def post(self, path: str, body: Json, *, keep: float = 0) -> Payload | None: ...
+
+    def get(
+        self,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        keep: float = 0,
+        since: datetime | None = None,
+        extra: bool = False,
+    ) -> Payload | None: ...
+
+    def post(self, path: str, body: Json, *, keep: float = 0, extra: bool = False) -> Payload | None:
+        """A POST that only asks: it may be sent twice."""
+
+    def change(self, method: str, path: str, body: Json | None = None) -> Payload | None:
+        """A call that changes something at the platform: sent once, never repeated, never kept."""
+
+    def offer(self, path: str, answer: Payload) -> None:
+        """An entry of a list that was read: `get(path)` finds it for the rest of this batch, and asks nobody."""
+
+    def known(self, subject: str) -> Event | None:
+        """The newest event about a subject (`<noun>/<id>`) that this bridge has; None when it has none."""
+
+    def wants(self, field: str) -> bool:
+        """Whether anybody looks at a field of the event, such as `person.email`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Something that a platform's API says has happened, as the webhook about it would have said it.
+
+    `body` is the JSON of such a webhook: `parse` reads it like any other. `fact` names what happened and not how one
+    learnt of it: the same words that `fact(event)` has for the completed event of the genuine webhook.
+    """
+
+    kind: str
+    body: Json
+    occurred_at: datetime
+    fact: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscription:
+    """A webhook subscription as a platform's API lists it; `kinds` are the platform's own names, empty for all."""
+
+    id: str
+    url: str
+    active: bool
+    kinds: tuple[str, ...] = ()
 
 
 class Source(Protocol):
@@ -149,6 +198,43 @@ class Source(Protocol):
 
     def enrich(self, event: Event, api: SourceApi) -> Iterable[Event]:
         """Complete an event over the platform's API; may fan out, and may change the type to the present truth."""
+
+
+@runtime_checkable
+class Gathering(Protocol):
+    """Offered by a source whose API has lists: many events are completed with few calls."""
+
+    def gather(self, events: Sequence[Event], api: SourceApi, waiting: int) -> None:
+        """Read lists where that costs fewer calls than asking for each event, and `offer` their entries.
+
+        `events` are those of this batch, `waiting` is how many deliveries of the source wait, these included. Best
+        effort: what it raises or leaves out is asked for one by one.
+        """
+
+
+@runtime_checkable
+class Reconciling(Protocol):
+    """Offered by a source whose API can say what happened."""
+
+    def happened(self, since: datetime, api: SourceApi) -> Iterator[Found]:
+        """Everything since a time, oldest first where the API allows it, page by page."""
+
+    def fact(self, event: Event) -> str | None:
+        """What a completed event is about, in the words of `Found.fact`; None for events that nobody could list."""
+
+
+@runtime_checkable
+class Subscribing(Protocol):
+    """Offered by a source whose API manages webhook subscriptions."""
+
+    def subscriptions(self, api: SourceApi) -> list[Subscription]:
+        """All subscriptions of this credential."""
+
+    def subscribe(self, api: SourceApi, url: str) -> Subscription:
+        """A new subscription to all kinds that the connector knows, with the first secret of the settings."""
+
+    def unsubscribe(self, api: SourceApi, subscription: Subscription) -> None:
+        """Remove one; that it is gone already is no error."""
 
 
 # --- targets ----------------------------------------------------------------------------------------------------------

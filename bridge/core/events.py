@@ -32,7 +32,8 @@ class Event:
 
     `type` is the short name (`grade.published`); `source` is `urn:edu:<provider>:<tenant>`; `subject` is
     `<noun>/<provider id>`; `time` is when it happened at the platform, or, with `timequality` "received", when it
-    reached us; `causationid` names the parent of a fanned-out event; `observedat` is when enrichment read the platform.
+    reached us; `causationid` names the parent of a fanned-out event; `observedat` is when enrichment read the
+    platform; `origin` is how we learnt of it.
     """
 
     id: str
@@ -51,6 +52,7 @@ class Event:
     causationid: str | None = None
     enrichment: Enrichment = "skipped"
     observedat: datetime | None = None
+    origin: Literal["webhook", "reconciled"] = "webhook"
 
     @property
     def kind(self) -> EventType:
@@ -80,6 +82,7 @@ class Event:
             "recordedtime": stamp(self.recordedtime),
             "timequality": self.timequality,
             "enrichment": self.enrichment,
+            "origin": self.origin,
         }
         optional: Json = {
             "sourceaction": self.sourceaction,
@@ -108,6 +111,7 @@ def event_from_json(document: Mapping[str, Any]) -> Event:
         timequality=document.get("timequality", "source"),
         sequence=int(document["sequence"]) if document.get("sequence") else None,
         enrichment=document.get("enrichment", "skipped"),
+        origin=document.get("origin", "webhook"),
         observedat=datetime.fromisoformat(document["observedat"]) if document.get("observedat") else None,
         data=_load(Data, document["data"]),
         **optional,

@@ -10,24 +10,60 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 from bridge.core.contracts import Simulator, Source, Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EnrichingCall:
+    """One call of an enrichment: `GET /path/{id}`, and the fields of the event that it fills (`data.grade.value`).
+
+    `failing` is what the event is marked when the call keeps failing until the deadline: `missing` where nothing is
+    known without it, `partial` where the rest is. `absent` is what a 404 does: `waits` a little and then goes on as
+    `failing` says, goes on at once as `partial` or `missing`, or `tells`: that it is gone is the news.
+    """
+
+    call: str
+    fills: tuple[str, ...]
+    failing: Literal["missing", "partial"]
+    absent: Literal["waits", "partial", "missing", "tells"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """How many calls a credential may make in how many seconds, and how many at a time."""
+
+    calls: int
+    seconds: float
+    concurrent: int
+
+
+DEFAULT_BUDGET: Final = Budget(calls=600, seconds=60.0, concurrent=8)
+"""For platforms that document no limit: ten calls a second."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """One native event. `types` are the canonical short types that it can become; `calls` what enrichment asks."""
+    """One native event. `types` are the canonical short types that it can become; `calls` what enrichment asks.
+
+    `deadline` bounds its enrichment where it is not that of the source.
+    """
 
     name: str
     about: str
     types: tuple[str, ...]
-    calls: tuple[str, ...] = ()
+    calls: tuple[EnrichingCall, ...] = ()
+    deadline: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceManifest:
-    """`signed_body` is False where the platform proves only who sent, not what; `deadline` bounds enrichment."""
+    """`signed_body` is False where the platform proves only who sent, not what; `deadline` bounds enrichment.
+
+    `setup` are the steps that a person takes where the platform has no API for subscriptions; `{url}` in them stands
+    for the address of the hook.
+    """
 
     proof: str
     signed_body: bool
@@ -37,6 +73,8 @@ class SourceManifest:
     options: Mapping[str, Any]
     api: Mapping[str, Any] | None
     kinds: Mapping[str, Kind]
+    budget: Budget = DEFAULT_BUDGET
+    setup: tuple[str, ...] = ()
     waivers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -111,11 +149,22 @@ def source_manifest(document: Mapping[str, Any]) -> SourceManifest:
                 name=name,
                 about=entry["about"],
                 types=tuple(entry["types"]),
-                calls=tuple(entry.get("calls", ())),
+                calls=tuple(_call(call) for call in entry.get("calls", ())),
+                deadline=timedelta(seconds=entry["enrich_deadline_seconds"])
+                if "enrich_deadline_seconds" in entry
+                else None,
             )
             for name, entry in document["kinds"].items()
         },
+        budget=Budget(**document["budget"]) if "budget" in document else DEFAULT_BUDGET,
+        setup=tuple(document.get("setup", ())),
         waivers=document.get("waivers", {}),
+    )
+
+
+def _call(entry: Mapping[str, Any]) -> EnrichingCall:
+    return EnrichingCall(
+        call=entry["call"], fills=tuple(entry["fills"]), failing=entry["failing"], absent=entry["absent"]
     )
 
 

@@ -27,7 +27,7 @@ from bridge.flow.deliver import Patience
 from bridge.ledger.database import Ledger
 from bridge.outbound.guard import NetworkPolicy
 from bridge.outbound.kept import KeptAnswers
-from bridge.outbound.source_api import platform_of
+from bridge.outbound.source_api import Context, platform_of
 from bridge.outbound.target import target_sender
 from bridge.outbound.tokens import TokenCache
 
@@ -143,7 +143,7 @@ def _target(target: TargetConfig, registry: Registry, policy: NetworkPolicy) -> 
 
 def _api(
     source: SourceConnector, settings: Settings, policy: NetworkPolicy, tokens: TokenCache
-) -> Callable[[], TracedApi] | None:
+) -> Callable[[Context], TracedApi] | None:
     access = source.code.access(settings)
     if access is None:
         return None

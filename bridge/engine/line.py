@@ -13,23 +13,27 @@ from bridge.core.manifest import SourceConnector, TargetConnector
 from bridge.flow.deliver import Patience
 from bridge.flow.mapping import Mapping as EventMapping
 from bridge.ledger.database import Ledger
+from bridge.outbound.source_api import Context
 
 
 class TracedApi(SourceApi, Protocol):
-    """A source API that remembers its calls, for the story of an event."""
+    """A source API that remembers its calls, for the story of an event, and what `extra` calls could not tell."""
+
+    lacking: list[str]
 
     def calls(self) -> list[Json]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceLine:
-    """One source of bridge.yaml. `api` makes a client for one event's enrichment, None where no API is configured."""
+    """One source of bridge.yaml. `api` makes a client for one event's enrichment, None where no API is
+    configured."""
 
     name: str
     connector: SourceConnector
     settings: Settings
     deadline: timedelta
-    api: Callable[[], TracedApi] | None
+    api: Callable[[Context], TracedApi] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

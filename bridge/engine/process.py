@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from importlib import resources
@@ -16,7 +16,7 @@ import structlog
 from jsonschema_rs import Draft202012Validator
 from sqlalchemy import Row
 
-from bridge.core.contracts import Inbound, Verified
+from bridge.core.contracts import Gathering, Inbound, Verified
 from bridge.core.errors import MappingError, SourceUnavailable
 from bridge.core.events import Event, Json
 from bridge.engine.batches import MAX_STARTS, chains, run_chains
@@ -24,14 +24,20 @@ from bridge.engine.bugs import place_of
 from bridge.engine.line import Line, SourceLine
 from bridge.engine.messages import dead_message, message_for
 from bridge.engine.metrics import ENRICHED, EVENTS
-from bridge.flow.process import enriched, events_of, given_up, retry_delay
+from bridge.flow.process import deadline_of, enriched, events_of, given_up, retry_delay
 from bridge.ledger.database import milliseconds, moment
-from bridge.ledger.lanes import Lease
+from bridge.ledger.lanes import Lease, waiting
 from bridge.ledger.processing import DeadDelivery, NewEvent, NewMessage, PostponedDelivery, Processed, finish
+from bridge.ledger.reading import newest_about
+from bridge.outbound.source_api import Context
 
 WIDTH = 8
 """How many subjects of one lane are enriched at the same time."""
 
+COMPLETED_WITHIN = timedelta(hours=72)
+"""How long the rest of an event is asked for when a mapping requires it."""
+
+COMPLETION_PAUSE = timedelta(minutes=1)
 _NOT_CONFIGURED = timedelta(minutes=1)
 _log = structlog.get_logger(__name__)
 
@@ -58,24 +64,40 @@ class ProcessStage:
             self.pools[source] if line.api is not None else None,  # without an API there is nothing to wait for
             WIDTH,
             chains(rows),
-            partial(self._chain, line),
+            partial(self._chain, _Batch(line, self._gathered(line, rows))),
             partial(self._commit, lease),
         )
 
-    def _chain(self, source: SourceLine, rows: list[Row[Any]]) -> list[Worked]:
+    def _gathered(self, source: SourceLine, rows: Sequence[Row[Any]]) -> Context:
+        """What the events of this batch are completed with, lists of them read first where that saves calls."""
+        context = Context(known=partial(newest_about, self.line.ledger, source.name))
+        code = source.connector.code
+        if source.api is None or len(rows) < 2 or not isinstance(code, Gathering):
+            return context
+        more = waiting(self.line.ledger, f"process:{source.name}:") if len(rows) == self.batch else len(rows)
+        try:
+            events = [event for row in rows for event in events_of(source.connector, _verified(row), source.settings)]
+            code.gather(events, source.api(context), more)
+        except SourceUnavailable as error:
+            _log.info("not_gathered", source=source.name, reason=error.reason)
+        except Exception as error:  # noqa: BLE001  a connector's bug: each event is asked for by itself, and shows it
+            _log.error("not_gathered", source=source.name, reason=place_of(error))
+        return context
+
+    def _chain(self, batch: _Batch, rows: list[Row[Any]]) -> list[Worked]:
         """One subject's deliveries in order; those behind one that has to wait stay where they are."""
         results: list[Worked] = []
         for row in rows:
-            results.append(self._one(source, row))
+            results.append(self._one(batch, row))
             if isinstance(results[-1], PostponedDelivery):
                 break
         return results
 
-    def _one(self, source: SourceLine, row: Row[Any]) -> Worked:
+    def _one(self, batch: _Batch, row: Row[Any]) -> Worked:
         if row.starts >= MAX_STARTS:
             return DeadDelivery(seq=row.seq, source=row.source, reason=f"its worker died {row.starts} times")
         try:
-            return self._processed(row, source)
+            return self._processed(row, batch)
         except SourceUnavailable as error:
             return _postponed(row, retry_delay(row.attempts + 1, error.retry_after), error.reason)
         except Exception as error:  # noqa: BLE001  a connector's bug: the bytes are kept, a replay follows the fix
@@ -83,30 +105,48 @@ class ProcessStage:
             _log.error("not_processed", delivery=row.id, source=row.source, reason=reason)
             return DeadDelivery(seq=row.seq, source=row.source, reason=reason)
 
-    def _processed(self, row: Row[Any], source: SourceLine) -> Processed:
-        out_of_time = datetime.now(UTC) >= moment(row.received_ms) + source.deadline
+    def _processed(self, row: Row[Any], batch: _Batch) -> Worked:
+        source, age = batch.source, datetime.now(UTC) - moment(row.received_ms)
+        completing = row.purpose == "completion"
         stored: list[NewEvent] = []
         messages: list[NewMessage] = []
+        incomplete = False
         for event in events_of(source.connector, _verified(row), source.settings):
-            results, story = _completed(source, event, last_try=out_of_time)
+            limit = COMPLETED_WITHIN if completing else deadline_of(source.connector, event, source.deadline)
+            results, story = _completed(source, event, replace(batch.context, last_try=age >= limit))
             for result in results:
                 document = result.to_json()
-                new_messages, matching = self._messages(result, document, source.name)
+                new_messages, matching, waits = self._messages(result, document, source.name)
                 trace = {
                     "enrichment": story | {"result": result.enrichment, "waits": row.attempts},
                     "mappings": matching,
                 }
                 stored.append(NewEvent(event=result, document=document, source=source.name, trace=trace))
                 messages.extend(new_messages)
-        return Processed(seq=row.seq, source=row.source, events=stored, messages=messages, replay=row.replay)
+                incomplete |= waits
+        again = incomplete and source.api is not None and age < COMPLETED_WITHIN
+        if again and completing:
+            return _postponed(row, retry_delay(row.attempts + 1, None), "a mapping requires: full")
+        return Processed(
+            seq=row.seq,
+            source=row.source,
+            events=stored,
+            messages=messages,
+            purpose=row.purpose,
+            again_ms=milliseconds(datetime.now(UTC) + COMPLETION_PAUSE) if again else None,
+        )
 
-    def _messages(self, event: Event, document: Json, source: str) -> tuple[list[NewMessage], list[Json]]:
-        """The messages of all matching mappings, and why the others do not match. One broken mapping stops no other."""
+    def _messages(self, event: Event, document: Json, source: str) -> tuple[list[NewMessage], list[Json], bool]:
+        """The messages of all matching mappings, why the others do not match, and whether one waits for the rest.
+
+        One broken mapping stops no other.
+        """
         problem = _schema_problem(document)
         if problem:
             raise ValueError(f"the event is not valid: {problem}")
         messages: list[NewMessage] = []
         story: list[Json] = []
+        waits = False
         for mapping in self.line.mappings():
             target = self.line.targets.get(mapping.target)
             if target is None:
@@ -114,6 +154,7 @@ class ProcessStage:
                 continue
             try:
                 decision = mapping.consider(document, source)
+                waits |= decision.waits
                 if decision.matches:
                     messages.append(message_for(event, document, mapping, target, source))
             except MappingError as error:
@@ -124,7 +165,7 @@ class ProcessStage:
                 )
                 continue
             story.append({"mapping": mapping.name, "matched": decision.matches, "why": decision.why})
-        return messages, story
+        return messages, story, waits
 
     def _commit(self, lease: Lease, results: list[Worked]) -> None:
         processed = [result for result in results if isinstance(result, Processed)]
@@ -142,17 +183,29 @@ class ProcessStage:
                 ENRICHED.labels(new.source, new.event.enrichment).inc()
 
 
-def _completed(source: SourceLine, event: Event, *, last_try: bool) -> tuple[list[Event], Json]:
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What the chains of one batch share."""
+
+    source: SourceLine
+    context: Context
+
+
+def _completed(source: SourceLine, event: Event, context: Context) -> tuple[list[Event], Json]:
     """The event enriched, with the story of the calls. Raises SourceUnavailable unless this is the last try."""
-    api = source.api() if source.api is not None else None
+    api = source.api(context) if source.api is not None else None
+    reason = ""
     try:
         results = enriched(source.connector, event, api)
     except SourceUnavailable as error:
-        if not last_try:
+        if not context.last_try:
             raise
         results, reason = [given_up(event)], error.reason
-    else:
-        reason = ""
+    if api is not None and api.lacking:
+        results = [
+            replace(result, enrichment="partial") if result.enrichment == "full" else result for result in results
+        ]
+        reason = reason or "; ".join(api.lacking)
     return results, {"calls": api.calls() if api is not None else [], "reason": reason}
 
 

@@ -35,10 +35,14 @@ MAX_LEAVES: Final = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """Whether a mapping wants an event, and why not, in words that name the condition."""
+    """Whether a mapping wants an event, and why not, in words that name the condition.
+
+    `waits` when it may yet want it: as soon as enrichment is full.
+    """
 
     matches: bool
     why: str = ""
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +73,8 @@ class Mapping:
         if self.sources is not None and source not in self.sources:
             return Decision(matches=False, why=f"sources: {', '.join(self.sources)} does not name {source}")
         if self.requires == "full" and event.get("enrichment") != "full":
-            return Decision(matches=False, why=f"requires: full, and enrichment is {event.get('enrichment')}")
+            why = f"requires: full, and enrichment is {event.get('enrichment')}"
+            return Decision(matches=False, why=why, waits=event.get("enrichment") != "skipped")
         if self.when is not None:
             try:
                 wanted = self.when.render(scope_of(event, source=source, delivery=""))

@@ -61,6 +61,12 @@ def _unmapped(connector: SourceConnector, notice: Notice, settings: Settings, wh
     return with_raw(event, verified)
 
 
+def deadline_of(connector: SourceConnector, event: Event, usual: timedelta) -> timedelta:
+    """How long the platform's API is asked before an event goes on as it is: by its kind, or as for its source."""
+    kind = connector.manifest.kinds.get(event.sourceevent)
+    return kind.deadline if kind is not None and kind.deadline is not None else usual
+
+
 def enriched(connector: SourceConnector, event: Event, api: SourceApi | None) -> list[Event]:
     """The event completed, or several where it fans out. Raises SourceUnavailable: the caller waits, up to a deadline.
 

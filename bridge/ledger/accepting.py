@@ -82,7 +82,7 @@ def _row(arrival: Arrival) -> dict[str, Any]:
         "due_ms": 0,
         "starts": 0,
         "attempts": 0,
-        "replay": False,
+        "purpose": "new",
     }
 
 

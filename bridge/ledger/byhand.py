@@ -57,7 +57,7 @@ def replay(ledger: Ledger, names: Sequence[str], *, who: str) -> set[str]:
             .where(
                 deliveries_in.c.id.in_(names) | deliveries_in.c.seq.in_(by_event) | deliveries_in.c.seq.in_(by_repeat)
             )
-            .values(status="waiting", due_ms=0, attempts=0, starts=0, replay=True, reason=None, finished_ms=None)
+            .values(status="waiting", due_ms=0, attempts=0, starts=0, purpose="replay", reason=None, finished_ms=None)
             .returning(deliveries_in.c.id, deliveries_in.c.lane)
         ).all()
         lanes = {row.lane for row in rows}

@@ -172,6 +172,14 @@ def _due(table: Table) -> Select[Any]:
     )
 
 
+def waiting(ledger: Ledger, beginning: str) -> int:
+    """How many rows wait, due or not, in all lanes whose names begin so."""
+    table = stage_table(beginning)
+    with ledger.read() as connection:
+        query = select(func.count()).where(table.c.lane.startswith(beginning, autoescape=True))
+        return connection.execute(query.where(table.c.status == "waiting")).scalar_one()
+
+
 def oldest_unfinished(ledger: Ledger) -> dict[str, int | None]:
     """Per stage, when (in milliseconds since 1970) its oldest unfinished row came in; put-off rows count too."""
     with ledger.read() as connection:

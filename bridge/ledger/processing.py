@@ -52,13 +52,19 @@ class NewMessage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Processed:
-    """A delivery that became these events and messages. `replay` lets known events and messages go out again."""
+    """A delivery that became these events and messages.
+
+    The purpose `replay` lets known events and messages go out again; `completion` brings known events up to date and
+    lets only messages go out that there were none of before. With `again_ms` the delivery is processed once more then,
+    as a completion, and holds up nothing until it is.
+    """
 
     seq: int
     source: str
     events: Sequence[NewEvent]
     messages: Sequence[NewMessage]
-    replay: bool = False
+    purpose: str = "new"
+    again_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,15 +98,20 @@ def finish(
     with ledger.write() as connection:
         renew(connection, lease)
         lanes = _store(connection, processed)
-        _close(connection, [(entry.seq, "done", None) for entry in processed])
+        _close(connection, [(entry.seq, "done", None) for entry in processed if entry.again_ms is None])
+        for entry in processed:
+            if entry.again_ms is not None:
+                connection.execute(
+                    _INCOMPLETE, {"row": entry.seq, "due": entry.again_ms, "own": f"rest of {entry.seq}"}
+                )
         _close(connection, [(entry.seq, "dead", entry.reason) for entry in dead])
-        for entry in postponed:
+        for late in postponed:
             connection.execute(
                 update(deliveries_in)
-                .where(deliveries_in.c.seq == entry.seq)
-                .values(due_ms=entry.due_ms, reason=entry.reason, starts=0, attempts=deliveries_in.c.attempts + 1)
+                .where(deliveries_in.c.seq == late.seq)
+                .values(due_ms=late.due_ms, reason=late.reason, starts=0, attempts=deliveries_in.c.attempts + 1)
             )
-        put_off(connection, deliveries_in, ((entry.order_key, entry.due_ms) for entry in postponed))
+        put_off(connection, deliveries_in, ((late.order_key, late.due_ms) for late in postponed))
         count(connection, Counter((f"source:{entry.source}", "dead") for entry in dead))
     return lanes
 
@@ -109,26 +120,29 @@ def _store(connection: Connection, processed: Sequence[Processed]) -> set[str]:
     now = _now()
     rows = [_event_row(entry.seq, event) for entry in processed for event in entry.events]
     fresh = set(insert_new(connection, events, rows, "id"))
-    again = {event.event.id for entry in processed if entry.replay for event in entry.events} - fresh
+    again = {event.event.id for entry in processed if entry.purpose != "new" for event in entry.events} - fresh
     for row in rows:
         if row["id"] in again:
             connection.execute(update(events).where(events.c.id == row["id"]).values(row))
     wanted = [message for entry in processed for message in entry.messages if message.event_id in fresh | again]
     new = set(insert_new(connection, messages, [message_row(message, now) for message in wanted], "key"))
-    send_again(connection, [message for message in wanted if message.key not in new], now)
+    repeated = {message.key for entry in processed if entry.purpose == "replay" for message in entry.messages} - new
+    send_again(connection, [message for message in wanted if message.key in repeated], now)
 
-    figures = Counter((f"source:{entry.source}", "received") for entry in processed if not entry.replay)
+    figures = Counter((f"source:{entry.source}", "received") for entry in processed if entry.purpose == "new")
     for entry in processed:
         for event in entry.events:
             figures[f"source:{entry.source}", "events" if event.event.id in fresh else "known_events"] += 1
             if event.event.type == "source.unmapped" and event.event.id in fresh:
                 figures[f"source:{entry.source}", "unmapped"] += 1
     for message in wanted:
+        if message.key not in new | repeated:
+            continue
         figures[f"target:{message.target}", "messages" if message.key in new else "replayed"] += 1
         if message.status == "dead":
             figures[f"target:{message.target}", "dead"] += 1
     count(connection, figures)
-    return {message.lane for message in wanted if message.status == "waiting"}
+    return {message.lane for message in wanted if message.status == "waiting" and message.key in new | repeated}
 
 
 def send_again(connection: Connection, known: Iterable[NewMessage], now: int) -> None:
@@ -185,7 +199,14 @@ def _event_row(delivery_seq: int, new: NewEvent) -> dict[str, Any]:
 _CLOSED: Final = (
     update(deliveries_in)
     .where(deliveries_in.c.seq == bindparam("row"))
-    .values(status=bindparam("new_status"), reason=bindparam("new_reason"), finished_ms=bindparam("now"), replay=False)
+    .values(status=bindparam("new_status"), reason=bindparam("new_reason"), finished_ms=bindparam("now"), purpose="new")
+)
+
+
+_INCOMPLETE: Final = (
+    update(deliveries_in)
+    .where(deliveries_in.c.seq == bindparam("row"))
+    .values(purpose="completion", due_ms=bindparam("due"), order_key=bindparam("own"), attempts=0, starts=0)
 )
 
 

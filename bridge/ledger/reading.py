@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, Table, func, select
 
-from bridge.core.events import Json
+from bridge.core.events import Event, Json, event_from_json
 from bridge.core.vocabulary import TYPES, matches
 from bridge.ledger.database import Ledger, moment
 from bridge.ledger.tables import attempts, deliveries_in, events, messages, repeats
@@ -195,6 +195,14 @@ def bodies_of(connection: Connection, ids: Collection[str]) -> dict[str, tuple[s
     """Per event its canonical JSON as text and when it was recorded, in milliseconds since 1970."""
     query = select(events.c.id, events.c.body, events.c.recorded_ms).where(events.c.id.in_(ids))
     return {row.id: (row.body, row.recorded_ms) for row in connection.execute(query)}
+
+
+def newest_about(ledger: Ledger, source: str, subject: str) -> Event | None:
+    """The newest event of a source about a subject, by the platform's time."""
+    query = select(events.c.body).where(events.c.source == source, events.c.subject == subject)
+    with ledger.read() as connection:
+        body = connection.execute(query.order_by(events.c.time_ms.desc(), events.c.cursor.desc()).limit(1)).scalar()
+    return None if body is None else event_from_json(json.loads(body))
 
 
 def keys_beginning(ledger: Ledger, beginning: str) -> list[str]:

@@ -50,7 +50,7 @@ deliveries_in: Final = Table(
     Column("due_ms", BigInteger, nullable=False),
     Column("starts", Integer, nullable=False),  # after a worker died: how often its work was begun
     Column("attempts", Integer, nullable=False),
-    Column("replay", Boolean, nullable=False),
+    Column("purpose", Text, nullable=False),  # new · replay (sent again by hand) · completion (once more, for the rest)
     Column("reason", Text),
     Column("finished_ms", BigInteger),
     UniqueConstraint("source", "dedupe_key", "generation"),
@@ -83,6 +83,7 @@ events: Final = Table(
     Column("recorded_ms", BigInteger, nullable=False),
     Column("body", Text, nullable=False),
     Column("trace", Text, nullable=False),
+    Index("events_about", "subject", "time_ms"),
 )
 """Canonical events. `trace` is the story of enrichment and matching, for people."""
 

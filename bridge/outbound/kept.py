@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from threading import Lock
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ class Kept:
 class _Entry:
     kept: Kept
     until: float
+    asked_at: datetime
 
 
 class KeptAnswers:
@@ -39,15 +41,17 @@ class KeptAnswers:
         self._under_way: dict[str, Future[Kept | None]] = {}
         self._lock = Lock()
 
-    def get(self, key: str, keep: float, ask: Callable[[], Kept | None]) -> tuple[Kept | None, bool]:
-        """The answer for a key, and whether it was there (or already being asked for) before.
+    def get(
+        self, key: str, keep: float, ask: Callable[[], Kept | None], since: datetime | None = None
+    ) -> tuple[Kept | None, bool]:
+        """The answer for a key, and whether it was there (or already being asked for) before; never older than `since`.
 
         Threads that want one key at the same time share one `ask`, its exception too. None is shared and not kept: what
         is not there now may be there in a moment.
         """
         with self._lock:
             entry = self._entries.get(key)
-            if entry is not None and entry.until > time.monotonic():
+            if entry is not None and entry.until > time.monotonic() and (since is None or entry.asked_at >= since):
                 self._entries.move_to_end(key)
                 return entry.kept, True
             shared = self._under_way.get(key)
@@ -55,6 +59,7 @@ class KeptAnswers:
                 mine = self._under_way[key] = Future()
         if shared is not None:
             return shared.result(), True
+        asked_at = datetime.now(UTC)
         try:
             kept = ask()
         except BaseException as error:
@@ -65,7 +70,7 @@ class KeptAnswers:
         with self._lock:
             self._forget(key)
             if kept is not None and kept.weight <= self._max_bytes:
-                self._entries[key] = _Entry(kept, time.monotonic() + keep)
+                self._entries[key] = _Entry(kept, time.monotonic() + keep, asked_at)
                 self._bytes += kept.weight
             while self._bytes > self._max_bytes or len(self._entries) > self._max_entries:
                 self._forget(next(iter(self._entries)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
@@ -12,7 +12,7 @@ from urllib.parse import urlencode, urlsplit
 
 from bridge.core.contracts import Answer, ApiAccess, Request, Settings, TokenRequest
 from bridge.core.errors import DestinationForbidden, PayloadError, SourceRefused, SourceUnavailable, TargetError
-from bridge.core.events import Json
+from bridge.core.events import Event, Json
 from bridge.core.payload import Payload
 from bridge.core.signing import canonical_json, fingerprint
 from bridge.flow.judge import NoAnswer, wait_asked_for
@@ -41,6 +41,14 @@ class CallRecord:
         return {"call": self.call, "status": self.status, "ms": self.ms, "cached": self.cached}
 
 
+def _nothing_known(_subject: str) -> Event | None:
+    return None
+
+
+def _everything_wanted(_field: str) -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Platform:
     """What all enrichment of one source shares in a process. Safe for threads."""
@@ -51,9 +59,9 @@ class Platform:
     tokens: TokenCache
     kept: KeptAnswers
 
-    def client(self) -> HttpSourceApi:
+    def client(self, context: Context | None = None) -> HttpSourceApi:
         """A client for one event's enrichment; not to be shared between threads."""
-        return HttpSourceApi(platform=self)
+        return HttpSourceApi(platform=self, context=context or Context())
 
 
 def platform_of(
@@ -71,12 +79,27 @@ def platform_of(
     return Platform(settings=settings, access=access, sender=session, tokens=tokens, kept=kept)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What an enrichment knows beside the platform: this bridge's newest events, what its mappings look at, the list
+    entries that were read for its batch, and whether there is no other try.
+    """
+
+    last_try: bool = False
+    known: Callable[[str], Event | None] = _nothing_known
+    wants: Callable[[str], bool] = _everything_wanted
+    offered: dict[str, Payload] = field(default_factory=dict)
+
+
 @dataclass(slots=True, kw_only=True)
 class HttpSourceApi:
     """The SourceApi of one event's enrichment, with a record of every call."""
 
     platform: Platform
+    context: Context = field(default_factory=Context)
     records: list[CallRecord] = field(default_factory=list)
+    lacking: list[str] = field(default_factory=list)
+    """Why `extra` calls of a last try have no answer."""
 
     @property
     def settings(self) -> Settings:
@@ -90,50 +113,87 @@ class HttpSourceApi:
         """What was asked so far: `call` ("GET /flow/1"), `status`, `ms`, `cached`."""
         return [record.to_json() for record in self.records]
 
-    def get(self, path: str, query: Mapping[str, str] | None = None, *, keep: float = 0) -> Payload | None:
+    def get(
+        self,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        keep: float = 0,
+        since: datetime | None = None,
+        extra: bool = False,
+    ) -> Payload | None:
         """The JSON of a 2xx, None for a 404; a path that begins with http(s):// is fetched as it is, not logged in.
 
         Raises SourceRefused for 401 and 403, SourceUnavailable for everything else.
         """
-        return self._kept("GET", path, query, None, keep)
+        offered = self.context.offered.get(path) if query is None else None
+        if offered is not None:
+            self._note(f"GET {_shown(path)}", 200, time.monotonic(), cached=True)
+            return offered
+        asking = _asking(self.platform.access, "GET", path, query=query)
+        return self._answered(asking, keep=keep, since=since, extra=extra)
 
-    def post(self, path: str, body: Json, *, keep: float = 0) -> Payload | None:
+    def post(self, path: str, body: Json, *, keep: float = 0, extra: bool = False) -> Payload | None:
         """The same for a POST of JSON. It only ever asks: it may be sent twice."""
-        return self._kept("POST", path, None, canonical_json(body), keep)
+        asking = _asking(self.platform.access, "POST", path, body=canonical_json(body))
+        return self._answered(asking, keep=keep, extra=extra)
 
-    def _kept(
-        self, method: str, path: str, query: Mapping[str, str] | None, body: bytes | None, keep: float
-    ) -> Payload | None:
-        request = _request(self.platform.access, method, path, query, body)
-        login = not _ABSOLUTE.match(path)
-        call = f"{method} {_shown(path)}"
-        if keep <= 0:
-            answer = self._asked(request, call, login=login)
-            return None if answer is None else Payload(answer.value)
-        began = time.monotonic()
-        key = fingerprint([self.settings.name, method, request.url, body or b"", repr(login)])
-        answer, there = self.platform.kept.get(key, keep, lambda: self._asked(request, call, login=login))
-        if there:
-            self._note(call, 404 if answer is None else 200, began, cached=True)
+    def change(self, method: str, path: str, body: Json | None = None) -> Payload | None:
+        """The same for a call that changes something: sent once, whatever becomes of it (a refused token aside)."""
+        sent = None if body is None else canonical_json(body)
+        answer = self._once(_asking(self.platform.access, method, path, body=sent))
         return None if answer is None else Payload(answer.value)
 
-    def _asked(self, request: Request, call: str, *, login: bool) -> Kept | None:
+    def offer(self, path: str, answer: Payload) -> None:
+        """Let `get` find an entry of a list that was read."""
+        self.context.offered[path] = answer
+
+    def known(self, subject: str) -> Event | None:
+        """The newest event about a subject that this bridge has."""
+        return self.context.known(subject)
+
+    def wants(self, field: str) -> bool:
+        """Whether anybody looks at a field of the event."""
+        return self.context.wants(field)
+
+    def _answered(self, asking: _Asking, *, keep: float, since: datetime | None = None, extra: bool) -> Payload | None:
+        try:
+            answer = self._kept(asking, keep, since)
+        except SourceUnavailable as error:
+            if not (extra and self.context.last_try):
+                raise
+            self.lacking.append(error.reason)
+            return None
+        return None if answer is None else Payload(answer.value)
+
+    def _kept(self, asking: _Asking, keep: float, since: datetime | None) -> Kept | None:
+        if keep <= 0:
+            return self._asked(asking)
+        began = time.monotonic()
+        request = asking.request
+        key = fingerprint([self.settings.name, request.method, request.url, request.body, repr(asking.login)])
+        answer, there = self.platform.kept.get(key, keep, lambda: self._asked(asking), since)
+        if there:
+            self._note(asking.call, 404 if answer is None else 200, began, cached=True)
+        return answer
+
+    def _asked(self, asking: _Asking) -> Kept | None:
         """The answer after one quick second try, for what a moment may heal."""
         try:
-            return self._once(request, call, login=login)
+            return self._once(asking)
         except SourceRefused:
             raise
         except SourceUnavailable as error:
             if error.retry_after is not None or not isinstance(error, _Passing):
                 raise
         time.sleep(QUICK_RETRY_SECONDS)
-        return self._once(request, call, login=login)
+        return self._once(asking)
 
-    def _once(self, request: Request, call: str, *, login: bool) -> Kept | None:
-        token = self.platform.access.token if login else None
-        answer = self._sent(request, call, token)
+    def _once(self, asking: _Asking) -> Kept | None:
+        token = self.platform.access.token if asking.login else None
+        answer = self._sent(asking.request, asking.call, token)
         if answer.status == 401 and token is not None:
-            answer = self._sent(request, call, token)
+            answer = self._sent(asking.request, asking.call, token)
         return _meaning(answer, self.now)
 
     def _sent(self, request: Request, call: str, token: TokenRequest | None) -> Answer:
@@ -213,9 +273,21 @@ def _meaning(answer: Answer, now: datetime) -> Kept | None:
     raise SourceUnavailable(f"the platform's API answered {status}")
 
 
-def _request(access: ApiAccess, method: str, path: str, query: Mapping[str, str] | None, body: bytes | None) -> Request:
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """A request, what it is called in the story, and whether it is logged in."""
+
+    request: Request
+    call: str
+    login: bool
+
+
+def _asking(
+    access: ApiAccess, method: str, path: str, *, query: Mapping[str, str] | None = None, body: bytes | None = None
+) -> _Asking:
     headers: dict[str, str] = {"Accept": "application/json"}
-    if _ABSOLUTE.match(path):
+    absolute = _ABSOLUTE.match(path) is not None
+    if absolute:
         url = path
     else:
         if any(step.lower().replace("%2e", ".") in (".", "..") for step in path.partition("?")[0].split("/")):
@@ -226,7 +298,8 @@ def _request(access: ApiAccess, method: str, path: str, query: Mapping[str, str]
         url += ("&" if urlsplit(url).query else "?") + urlencode(query)
     if body is not None:
         headers["Content-Type"] = "application/json"
-    return Request(method=method, url=url, headers=headers, body=body or b"")
+    request = Request(method=method, url=url, headers=headers, body=body or b"")
+    return _Asking(request, f"{method} {_shown(path)}", login=not absolute)
 
 
 def _with_header(request: Request, name: str, value: str) -> Request:

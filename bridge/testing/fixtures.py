@@ -29,6 +29,7 @@ from bridge.core.manifest import SourceConnector
 from bridge.core.payload import Payload
 from bridge.flow.process import enriched, events_of
 from bridge.flow.receive import verify
+from bridge.testing.offline import Offline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,7 @@ class Result:
 
 
 @dataclass(slots=True, kw_only=True)
-class RecordedApi:
+class RecordedApi(Offline):
     """A platform's API that answers from a fixture, and says so when a call is not in it."""
 
     settings: Settings
@@ -66,10 +67,18 @@ class RecordedApi:
     answers: Mapping[str, Any]
     asked: list[str] = field(default_factory=list)
 
-    def get(self, path: str, query: Mapping[str, str] | None = None, *, keep: float = 0) -> Payload | None:
+    def get(
+        self,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        keep: float = 0,
+        since: datetime | None = None,
+        extra: bool = False,
+    ) -> Payload | None:
         return self._answer("GET", path, query)
 
-    def post(self, path: str, body: Json, *, keep: float = 0) -> Payload | None:
+    def post(self, path: str, body: Json, *, keep: float = 0, extra: bool = False) -> Payload | None:
         return self._answer("POST", path, None)
 
     def _answer(self, method: str, path: str, query: Mapping[str, str] | None) -> Payload | None:

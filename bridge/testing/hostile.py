@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 from bridge.core.contracts import Settings
 from bridge.core.events import Json
 from bridge.core.payload import Payload
+from bridge.testing.offline import Offline
 
 Steps = tuple[str | int, ...]
 
@@ -98,17 +99,25 @@ EACH: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StubbornApi:
+class StubbornApi(Offline):
     """Answers what a fixture says, however odd, and 404 to everything else."""
 
     settings: Settings
     now: datetime
     answers: Mapping[str, Any]
 
-    def get(self, path: str, query: Mapping[str, str] | None = None, *, keep: float = 0) -> Payload | None:
+    def get(
+        self,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        keep: float = 0,
+        since: datetime | None = None,
+        extra: bool = False,
+    ) -> Payload | None:
         return self._answer(f"GET {path}" + (f"?{urlencode(query)}" if query else ""))
 
-    def post(self, path: str, body: Json, *, keep: float = 0) -> Payload | None:
+    def post(self, path: str, body: Json, *, keep: float = 0, extra: bool = False) -> Payload | None:
         return self._answer(f"POST {path}")
 
     def _answer(self, call: str) -> Payload | None:

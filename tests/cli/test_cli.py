@@ -370,7 +370,7 @@ def test_a_replay_puts_the_delivery_back_and_is_written_down(own: Site) -> None:
         assert result.exit_code == 0, result.output
     with own.ledger.read() as connection:
         row = connection.execute(select(deliveries_in).where(deliveries_in.c.id == own.deliveries[3])).one()
-    assert (row.status, row.replay) == ("waiting", True)
+    assert (row.status, row.purpose) == ("waiting", "replay")
     assert own.trail() == [("events.replay", own.deliveries[3])] * 2
     assert own.run("replay", "nothing").exit_code == 1
 

@@ -244,7 +244,7 @@ def test_the_api_tells_the_same_story_as_the_webhooks() -> None:
             assert data.submission.submitted_at
     assert {"submission.submitted", "submission.withdrawn", "grade.published", "grade.updated"} <= set(types)
     assert types["grade.revoked"] > 0
-    asked = {call for kind in CONNECTOR.manifest.kinds.values() for call in kind.calls}
+    asked = {entry.call for kind in CONNECTOR.manifest.kinds.values() for entry in kind.calls}
     assert asked == set(platform.calls) - {"POST /oauth2/token"}
 
 

@@ -261,7 +261,7 @@ def parts_for(
     )
 
 
-def _api(connector: SourceConnector, settings: Settings) -> Callable[[], Any] | None:
+def _api(connector: SourceConnector, settings: Settings) -> Callable[..., Any] | None:
     access = connector.code.access(settings)
     if access is None:
         return None

@@ -88,14 +88,14 @@ def message(
 
 
 def processed(
-    seq: int, found: Sequence[Event], sent: Sequence[NewMessage] | None = None, *, replay: bool = False
+    seq: int, found: Sequence[Event], sent: Sequence[NewMessage] | None = None, *, purpose: str = "new"
 ) -> Processed:
     return Processed(
         seq=seq,
         source=SOURCE,
         events=[NewEvent(event=entry, document=entry.to_json(), source=SOURCE, trace={}) for entry in found],
         messages=[message(entry) for entry in found] if sent is None else sent,
-        replay=replay,
+        purpose=purpose,
     )
 
 

@@ -62,7 +62,7 @@ def test_a_message_that_was_never_rendered_needs_a_replay(ledger: Ledger) -> Non
     assert retry(ledger, [dead.key], who="ada") == set()
     assert replay(ledger, [event(1).id], who="ada") == {PROCESS}
     finish_processing(
-        ledger, lease, [processed(delivery(ledger, "a").seq, [event(1)], [message(event(1))], replay=True)]
+        ledger, lease, [processed(delivery(ledger, "a").seq, [event(1)], [message(event(1))], purpose="replay")]
     )
     assert [(row.key, row.status, row.reason) for row in all_messages(ledger)] == [(dead.key, "waiting", None)]
 
@@ -93,9 +93,9 @@ def test_a_delivery_is_replayed_by_its_own_id_its_event_or_its_repeat(ledger: Le
     for name in ("id-a", event(1).id, "id-again"):
         assert replay(ledger, [name], who="ada") == {PROCESS}
         row = delivery(ledger, "a")
-        assert (row.status, row.replay, row.starts, row.finished_ms) == ("waiting", True, 0, None)
+        assert (row.status, row.purpose, row.starts, row.finished_ms) == ("waiting", "replay", 0, None)
         with ledger.write() as connection:
-            connection.exec_driver_sql("update deliveries_in set status = 'done', replay = false")
+            connection.exec_driver_sql("update deliveries_in set status = 'done', purpose = 'new'")
     assert replay(ledger, ["nobody"], who="ada") == set()
     assert written_down(ledger) == [("ada", "events.replay", "id-a")] * 3
 

@@ -84,7 +84,7 @@ def test_a_replay_sends_again_under_the_same_key_as_the_mapping_renders_it_now(l
     [before] = all_messages(ledger)
     finish_delivering(ledger, leased(ledger, DELIVER), [result(before)])
     again = [message(event(1), params={"v": 2}), message(event(1), mapping="newer")]
-    assert finish(ledger, lease, [processed(seq, [event(1)], again, replay=True)]) == {DELIVER}
+    assert finish(ledger, lease, [processed(seq, [event(1)], again, purpose="replay")]) == {DELIVER}
     first, second = all_messages(ledger)
     assert (first.key, first.status, json.loads(first.params)) == (before.key, "waiting", {"v": 2})
     assert (first.attempts, first.finished_ms, first.created_ms) == (0, None, before.created_ms)
@@ -97,7 +97,7 @@ def test_a_replay_brings_the_stored_event_up_to_date(ledger: Ledger) -> None:
     lease = leased(ledger, PROCESS)
     seq = delivery(ledger, "a").seq
     finish(ledger, lease, [processed(seq, [event(1)])])
-    finish(ledger, lease, [processed(seq, [event(1, type="submission.withdrawn")], replay=True)])
+    finish(ledger, lease, [processed(seq, [event(1, type="submission.withdrawn")], purpose="replay")])
     assert [row.type for row in all_events(ledger)] == ["submission.withdrawn"]
 
 

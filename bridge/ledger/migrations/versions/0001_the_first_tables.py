@@ -51,7 +51,7 @@ def upgrade() -> None:
     sa.Column('due_ms', sa.BigInteger(), nullable=False),
     sa.Column('starts', sa.Integer(), nullable=False),
     sa.Column('attempts', sa.Integer(), nullable=False),
-    sa.Column('replay', sa.Boolean(), nullable=False),
+    sa.Column('purpose', sa.Text(), nullable=False),
     sa.Column('reason', sa.Text(), nullable=True),
     sa.Column('finished_ms', sa.BigInteger(), nullable=True),
     sa.PrimaryKeyConstraint('seq'),
@@ -77,6 +77,7 @@ def upgrade() -> None:
     sa.UniqueConstraint('id')
     )
     op.create_index(op.f('ix_events_delivery_seq'), 'events', ['delivery_seq'], unique=False)
+    op.create_index('events_about', 'events', ['subject', 'time_ms'], unique=False)
     op.create_table('figures',
     sa.Column('day', sa.Text(), nullable=False),
     sa.Column('subject', sa.Text(), nullable=False),
