@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -160,6 +160,9 @@ def _source(name: str, entry: Mapping[str, Any], connector: SourceConnector) -> 
         settings=Settings(name=name, secrets=tuple(entry.get("secrets", ())), options=options, api=api),
         enabled=entry.get("enabled", True),
         deadline=timedelta(seconds=seconds),
+        enrich=entry.get("enrich", "all"),
+        budget=replace(manifest.budget, **entry.get("budget", {})),
+        reconcile_every=timedelta(hours=hours) if (hours := entry.get("reconcile_every_hours", 6)) else None,
     )
 
 

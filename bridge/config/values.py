@@ -9,17 +9,23 @@ from pathlib import Path
 from typing import Literal
 
 from bridge.core.contracts import Settings
+from bridge.core.manifest import Budget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceConfig:
-    """One entry of `sources`. `deadline` is how long enrichment waits for the platform's API."""
+    """One entry of `sources`. `deadline` is how long enrichment waits for the platform's API; `reconcile_every` is None
+    where that is left to people.
+    """
 
     name: str
     connector: str
     settings: Settings
     enabled: bool
     deadline: timedelta
+    enrich: Literal["all", "needed"]
+    budget: Budget
+    reconcile_every: timedelta | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

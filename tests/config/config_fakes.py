@@ -56,7 +56,13 @@ EXAM_SOURCE: Json = {
         "client_secret": {"description": "The client's secret", "type": "string", "secret": True},
     },
     "api_required": ["client_id", "client_secret"],
-    "kinds": {"graded": {"about": "A grade", "types": ["grade.published"], "calls": ["GET /grade"]}},
+    "kinds": {
+        "graded": {
+            "about": "A grade",
+            "types": ["grade.published"],
+            "calls": [{"call": "GET /grade", "fills": ["data.grade.value"], "failing": "missing", "absent": "missing"}],
+        }
+    },
 }
 
 CRM_MANIFEST = """\
