@@ -154,7 +154,7 @@ class SourceApi(Protocol):
         """The newest event about a subject (`<noun>/<id>`) that this bridge has; None when it has none."""
 
     def wants(self, field: str) -> bool:
-        """Whether anybody looks at a field of the event, such as `person.email`."""
+        """Whether anybody looks at a field of the event, such as `data.person.email`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,12 +93,16 @@ class Operation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetManifest:
-    """`answers` are the rules asked before the generic ones, first match wins; `concurrency` is lanes at a time."""
+    """`answers` are the rules asked before the generic ones, first match wins; `concurrency` is lanes at a time.
+
+    With `whole_event` the event itself goes out, whatever a mapping's `with` says.
+    """
 
     options: Mapping[str, Any]
     operations: Mapping[str, Operation]
     answers: tuple[Mapping[str, Any], ...] = ()
     concurrency: int = 4
+    whole_event: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +190,7 @@ def target_manifest(document: Mapping[str, Any]) -> TargetManifest:
         },
         answers=tuple(document.get("answers", ())),
         concurrency=document.get("concurrency", 4),
+        whole_event=document.get("whole_event", False),
     )
 
 

@@ -103,6 +103,7 @@ def line_of(configuration: Configuration, registry: Registry, ledger: Ledger, hi
                 connector=registry.sources[source.connector],
                 settings=source.settings,
                 deadline=source.deadline,
+                needed_only=source.enrich == "needed",
                 api=_api(registry.sources[source.connector], source.settings, policy, tokens),
             )
             for name, source in configuration.sources.items()

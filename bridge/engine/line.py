@@ -26,13 +26,16 @@ class TracedApi(SourceApi, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceLine:
-    """One source of bridge.yaml. `api` makes a client for one event's enrichment, None where no API is
-    configured."""
+    """One source of bridge.yaml. `api` makes a client for one event's enrichment, None without one.
+
+    With `needed_only` the platform is asked only for what a mapping looks at.
+    """
 
     name: str
     connector: SourceConnector
     settings: Settings
     deadline: timedelta
+    needed_only: bool
     api: Callable[[Context], TracedApi] | None
 
 
@@ -61,3 +64,15 @@ class Line:
     targets: Mapping[str, TargetLine]
     mappings: Callable[[], Sequence[EventMapping]]
     wake: Callable[[set[str]], None]
+
+    def wants(self, source: SourceLine, field: str) -> bool:
+        """Whether a field of this source's events is worth a call to its platform."""
+        if not source.needed_only:
+            return True
+        for mapping in self.mappings():
+            target = self.targets.get(mapping.target)
+            if target is None or (mapping.sources is not None and source.name not in mapping.sources):
+                continue
+            if target.connector.manifest.whole_event or mapping.looks_at(field):
+                return True
+        return False

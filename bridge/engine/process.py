@@ -70,7 +70,9 @@ class ProcessStage:
 
     def _gathered(self, source: SourceLine, rows: Sequence[Row[Any]]) -> Context:
         """What the events of this batch are completed with, lists of them read first where that saves calls."""
-        context = Context(known=partial(newest_about, self.line.ledger, source.name))
+        context = Context(
+            known=partial(newest_about, self.line.ledger, source.name), wants=partial(self.line.wants, source)
+        )
         code = source.connector.code
         if source.api is None or len(rows) < 2 or not isinstance(code, Gathering):
             return context

@@ -15,6 +15,7 @@ from bridge.core.events import Event, Json
 from bridge.core.signing import canonical_json, fingerprint
 from bridge.core.vocabulary import TYPES, matches, short
 from bridge.flow.blank import inline_event
+from bridge.flow.fields import overlaps
 from bridge.flow.guard import BadTemplate
 from bridge.flow.leaves import compile_tree, leaves, render_tree
 from bridge.flow.mapping_document import MappingProblem, MappingSyntax, Steps, problems_of
@@ -47,7 +48,10 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mapping:
-    """A compiled mapping. `version` is a short hash of its document; `types` are the types that `events` stands for."""
+    """A compiled mapping. `version` is a short hash of its document; `types` are the types that `events` stands for.
+
+    `reads` are the fields of the event that its templates look at.
+    """
 
     name: str
     version: str
@@ -63,6 +67,7 @@ class Mapping:
     document: Json = field(repr=False)
     tests: tuple[Json, ...] = field(repr=False)
     allow_destructive: bool
+    reads: frozenset[str] = field(repr=False)
     _params: Any = field(repr=False, compare=False)
 
     def consider(self, event: Json, source: str) -> Decision:
@@ -91,6 +96,10 @@ class Mapping:
         """
         scope = scope_of(event, source=source, delivery=delivery["key"])
         return cast(Json, render_tree(self._params, scope, self.name))
+
+    def looks_at(self, name: str) -> bool:
+        """Whether a field such as `data.person.email` could make a difference to this mapping."""
+        return any(overlaps(path, name) for path in self.reads)
 
     @property
     def templates(self) -> int:
@@ -143,6 +152,7 @@ def compile_mapping(name: str, document: object) -> Mapping:
         document=document,
         tests=tuple(document.get("tests", ())),
         allow_destructive=document.get("allow_destructive", False),
+        reads=frozenset().union(*(leaf.template.reads for leaf in leaves(params)), when.reads if when else ()),
         _params=params,
     )
 

@@ -15,6 +15,7 @@ from jinja2.exceptions import TemplateError, TemplateSyntaxError
 from jinja2.runtime import Context
 
 from bridge.core.events import Json
+from bridge.flow.fields import fields_read
 from bridge.flow.guard import BadTemplate, Guard, names_set
 from bridge.flow.sandbox import BUDGET, Sandbox
 from bridge.flow.values import Budget, Fault, plain
@@ -46,12 +47,14 @@ class Template:
     """One compiled template. `lone` ones keep the type of their expression; `steps` is what one render costs.
 
     One that sets names has them for itself; all others of a render share one context, which is half of the speed.
+    `reads` are the event's fields that it looks at.
     """
 
     source: str
     lone: bool
     steps: int
     sets_names: bool
+    reads: frozenset[str]
     code: jinja2.Template = field(repr=False)
 
     def render(self, scope: Context) -> Any:
@@ -110,7 +113,7 @@ def _parse(source: str) -> nodes.Template:
 
 
 def _compile(source: str, tree: nodes.Template, expression: nodes.Expr | None) -> Template:
-    assigned = names_set(tree)
+    assigned, reads = names_set(tree), fields_read(tree)
     guard = Guard(assigned)
     if expression is None:
         checked = guard.visit(tree)
@@ -122,7 +125,14 @@ def _compile(source: str, tree: nodes.Template, expression: nodes.Expr | None) -
         code = _SANDBOX.from_string(checked)
     except (TemplateError, SyntaxError, RecursionError, MemoryError):
         raise BadTemplate("too complicated for Jinja") from None
-    return Template(source=source, lone=expression is not None, steps=guard.count, sets_names=bool(assigned), code=code)
+    return Template(
+        source=source,
+        lone=expression is not None,
+        steps=guard.count,
+        sets_names=bool(assigned),
+        reads=reads,
+        code=code,
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -228,6 +228,7 @@ def parts_for(
                 connector=connector,
                 settings=settings,
                 deadline=deadline,
+                needed_only=False,
                 api=_api(connector, settings),
             )
         },
