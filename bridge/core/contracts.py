@@ -65,7 +65,7 @@ class Challenge:
     """
 
     reason: str
-    answer: Json = field(default_factory=lambda: {"status": "ignored"})
+    answer: Json | list[Any] = field(default_factory=lambda: {"status": "ignored"})
     keep: Verified | None = None
 
 

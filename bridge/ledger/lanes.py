@@ -80,8 +80,9 @@ def release(ledger: Ledger, lease: Lease, *, trusted: bool = True) -> None:
 def claim(ledger: Ledger, lease: Lease, *, now_ms: int, limit: int) -> Sequence[Row[Any]]:
     """Up to `limit` rows of the lane that are due, oldest first; none if the lease is lost.
 
-    A row waits while an older one with the same order key is put off: nothing overtakes. Nothing is written: the rows
-    stay what they are until they are finished, or are claimed by the next owner.
+    A row waits while an older one with the same order key is put off, or stands in another lane because their number
+    was changed: nothing overtakes. Nothing is written: the rows stay what they are until they are finished, or are
+    claimed by the next owner.
     """
     with ledger.read() as connection:
         return connection.execute(_claimable(stage_table(lease.lane)), _claiming(lease, now_ms, limit)).all()
@@ -105,11 +106,11 @@ def _claiming(lease: Lease, now_ms: int, limit: int) -> dict[str, Any]:
 @cache
 def _claimable(table: Table) -> Select[Any]:
     older = table.alias()
-    put_off = exists().where(
+    before = exists().where(
         older.c.order_key == table.c.order_key,
         older.c.status == "waiting",
         older.c.seq < table.c.seq,
-        older.c.due_ms > bindparam("now"),
+        or_(older.c.due_ms > bindparam("now"), older.c.lane != table.c.lane),
     )
     return (
         select(table)
@@ -117,7 +118,7 @@ def _claimable(table: Table) -> Select[Any]:
             table.c.lane == bindparam("lane"),
             table.c.status == "waiting",
             table.c.due_ms <= bindparam("now"),
-            ~put_off,
+            ~before,
             exists().where(lanes.c.name == bindparam("lane"), lanes.c.token == bindparam("held")),
         )
         .order_by(table.c.seq)

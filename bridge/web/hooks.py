@@ -120,7 +120,7 @@ def _whole_body() -> bytes:
     return body
 
 
-def _answer(status: int, document: Mapping[str, object]) -> Response:
+def _answer(status: int, document: Mapping[str, object] | list[Any]) -> Response:
     return Response(json.dumps(document), status, content_type="application/json")
 
 

@@ -176,6 +176,18 @@ def test_nothing_overtakes_a_row_that_was_put_off_and_other_subjects_go_on(ledge
     assert ids(ledger, lease, now=due)[:2] == ["id-a1", "id-a2"]
 
 
+def test_nothing_overtakes_a_row_that_stands_in_another_lane(ledger: Ledger) -> None:
+    """The number of lanes was changed while rows waited: equal order keys now lead to another one."""
+    arrive(ledger, "a1", order_key="a")
+    arrive(ledger, "a2", order_key="a", lane=f"{PROCESS}1")
+    arrive(ledger, "b1", order_key="b", lane=f"{PROCESS}1")
+    other = leased(ledger, f"{PROCESS}1")
+    assert ids(ledger, other) == ["id-b1"]
+    with ledger.write() as connection:
+        connection.execute(update(deliveries_in).where(deliveries_in.c.id == "id-a1").values(status="done"))
+    assert ids(ledger, other) == ["id-a2", "id-b1"]
+
+
 def test_a_row_that_comes_in_behind_one_that_was_put_off_waits_with_it(ledger: Ledger) -> None:
     arrive(ledger, "a1", order_key="a")
     lease = leased(ledger, PROCESS)
