@@ -117,7 +117,7 @@ def line_of(configuration: Configuration, registry: Registry, ledger: Ledger, hi
 def stages_of(line: Line, threads: int) -> dict[str, Stage]:
     """Both stages, each source and each target with threads of its own: a hanging one takes nobody else's."""
     return {
-        "process": ProcessStage(line, {name: _pool(name, threads) for name in line.sources}),
+        "process": ProcessStage(line, {name: _pool(name, threads) for name in line.sources}, width=threads),
         "deliver": DeliverStage(line, {name: _pool(name, target.concurrency) for name, target in line.targets.items()}),
     }
 

@@ -19,9 +19,10 @@ from sqlalchemy import Row
 from bridge.core.contracts import Gathering, Inbound, Verified
 from bridge.core.errors import MappingError, SourceUnavailable
 from bridge.core.events import Event, Json
+from bridge.core.manifest import SourceConnector
 from bridge.engine.batches import MAX_STARTS, chains, run_chains
 from bridge.engine.bugs import place_of
-from bridge.engine.line import Line, SourceLine
+from bridge.engine.line import Line, SourceLine, TracedApi
 from bridge.engine.messages import dead_message, message_for
 from bridge.engine.metrics import ENRICHED, EVENTS
 from bridge.flow.process import deadline_of, enriched, events_of, given_up, retry_delay
@@ -30,9 +31,6 @@ from bridge.ledger.lanes import Lease, waiting
 from bridge.ledger.processing import DeadDelivery, NewEvent, NewMessage, PostponedDelivery, Processed, finish
 from bridge.ledger.reading import newest_about
 from bridge.outbound.source_api import Context
-
-WIDTH = 8
-"""How many subjects of one lane are enriched at the same time."""
 
 COMPLETED_WITHIN = timedelta(hours=72)
 """How long the rest of an event is asked for when a mapping requires it."""
@@ -46,10 +44,11 @@ Worked = Processed | PostponedDelivery | DeadDelivery
 
 @dataclass(frozen=True, slots=True)
 class ProcessStage:
-    """Works on deliveries of one lane; enrichment of different subjects waits at the same time."""
+    """Works on deliveries of one lane; `width` subjects of it are enriched at the same time."""
 
     line: Line
     pools: Mapping[str, ThreadPoolExecutor]
+    width: int = 8
     batch: int = 100
 
     def work(self, lease: Lease, rows: Sequence[Row[Any]]) -> None:
@@ -62,7 +61,7 @@ class ProcessStage:
         line = self.line.sources[source]
         run_chains(
             self.pools[source] if line.api is not None else None,  # without an API there is nothing to wait for
-            WIDTH,
+            self.width,
             chains(rows),
             partial(self._chain, _Batch(line, self._gathered(line, rows))),
             partial(self._commit, lease),
@@ -115,7 +114,9 @@ class ProcessStage:
         incomplete = False
         for event in events_of(source.connector, _verified(row), source.settings):
             limit = COMPLETED_WITHIN if completing else deadline_of(source.connector, event, source.deadline)
-            results, story = _completed(source, event, replace(batch.context, last_try=age >= limit))
+            context = replace(batch.context, last_try=age >= limit)
+            api = source.api(context) if source.api is not None else None
+            results, story = completed(source.connector, event, api, last_try=context.last_try)
             for result in results:
                 document = result.to_json()
                 new_messages, matching, waits = self._messages(result, document, source.name)
@@ -193,14 +194,15 @@ class _Batch:
     context: Context
 
 
-def _completed(source: SourceLine, event: Event, context: Context) -> tuple[list[Event], Json]:
+def completed(
+    connector: SourceConnector, event: Event, api: TracedApi | None, *, last_try: bool
+) -> tuple[list[Event], Json]:
     """The event enriched, with the story of the calls. Raises SourceUnavailable unless this is the last try."""
-    api = source.api(context) if source.api is not None else None
     reason = ""
     try:
-        results = enriched(source.connector, event, api)
+        results = enriched(connector, event, api)
     except SourceUnavailable as error:
-        if not context.last_try:
+        if not last_try:
             raise
         results, reason = [given_up(event)], error.reason
     if api is not None and api.lacking:
