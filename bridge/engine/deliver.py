@@ -25,7 +25,7 @@ from bridge.flow.deliver import after
 from bridge.flow.judge import NoAnswer, outcome_of, outcome_of_silence
 from bridge.ledger.database import milliseconds, moment
 from bridge.ledger.delivering import Attempt, Head, Result, finish, heads, newest_waiting
-from bridge.ledger.lanes import Lease
+from bridge.ledger.lanes import BATCH, Lease
 from bridge.ledger.reading import bodies_of
 
 _NOT_CONFIGURED = timedelta(minutes=1)
@@ -39,7 +39,7 @@ class DeliverStage:
 
     line: Line
     pools: Mapping[str, ThreadPoolExecutor]
-    batch: int = 100
+    batch: int = BATCH
 
     def work(self, lease: Lease, rows: Sequence[Row[Any]]) -> None:
         """Deliver a batch and commit it as it goes. Raises LeaseLost."""

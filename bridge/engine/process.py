@@ -27,7 +27,7 @@ from bridge.engine.messages import dead_message, message_for
 from bridge.engine.metrics import ENRICHED, EVENTS
 from bridge.flow.process import deadline_of, enriched, events_of, given_up, retry_delay
 from bridge.ledger.database import milliseconds, moment
-from bridge.ledger.lanes import Lease, waiting
+from bridge.ledger.lanes import BATCH, Lease, waiting
 from bridge.ledger.processing import DeadDelivery, NewEvent, NewMessage, PostponedDelivery, Processed, finish
 from bridge.ledger.reading import newest_about
 from bridge.outbound.source_api import Context
@@ -49,7 +49,7 @@ class ProcessStage:
     line: Line
     pools: Mapping[str, ThreadPoolExecutor]
     width: int = 8
-    batch: int = 100
+    batch: int = BATCH
 
     def work(self, lease: Lease, rows: Sequence[Row[Any]]) -> None:
         """Process a batch and commit it. Raises LeaseLost."""

@@ -80,22 +80,22 @@ class Lanes:
         if lease is None:
             self._hints.asleep(lane)  # its owner looks again before it leaves; the sweeper sees to the rest
             return
-        more = trusted = False
+        more, suspects = False, lease.suspects
         try:
-            more, trusted = self._work(lease)
+            more, suspects = self._work(lease)
         finally:
-            release(self._ledger, lease, trusted=trusted)
+            release(self._ledger, lease, suspects=suspects)
         self._hints.asleep(lane)
         # A row may have come in between the last claim and now, when the lane still counted as awake.
         if not self._stopping.is_set() and (more or has_due(self._ledger, lane, now_ms=_now())):
             self._hints.wake([lane])
 
-    def _work(self, lease: Lease) -> tuple[bool, bool]:
-        """Batch after batch until the lane is empty or the slice is over: whether there is more, and no rows that were
-        at work when an owner before died.
+    def _work(self, lease: Lease) -> tuple[bool, int]:
+        """Batch after batch until the lane is empty or the slice is over: whether there is more, and how many of the
+        lease's suspects are left.
         """
         stage = self._stages[lease.lane.partition(":")[0]]
-        suspects = stage.batch if lease.careful else 0
+        suspects = lease.suspects
         now = time.monotonic()
         end, leave = now + SLICE_SECONDS, now + LINGER_SECONDS
         while now < end and not self._stopping.is_set():
@@ -108,12 +108,12 @@ class Lanes:
                 stage.work(lease, rows)
                 leave = time.monotonic() + LINGER_SECONDS
             if len(rows) < full:
-                suspects = 0
+                suspects = 0  # all that is due has been looked at
                 self._stopping.wait(_LOOK_SECONDS)  # a batch of one costs almost as much as a full one
             now = time.monotonic()
             if not rows and now >= leave:
-                return False, True
-        return True, not suspects
+                return False, 0
+        return True, suspects
 
 
 def _ended(run: Future[None]) -> None:

@@ -86,7 +86,7 @@ class Ledger:
         """Make lanes known to the sweeper, before a row is put into one; this process remembers those it has seen."""
         fresh = set(names) - self._lanes
         if fresh:
-            rows = [{"name": name, "token": 0, "owner": "", "until_ms": 0, "orphaned": 0} for name in sorted(fresh)]
+            rows = [{"name": name, "token": 0, "owner": "", "until_ms": 0, "suspects": 0} for name in sorted(fresh)]
             with self.write() as connection:
                 insert_new(connection, lanes, rows, "name")
             self._lanes |= fresh

@@ -2,8 +2,8 @@
 
 A lane is a stage and a shard, `process:<source>:<n>` or `deliver:<target>:<n>`. Its owner holds a lease; every claim
 and every finish proves in the same transaction that the lease is still held, so a worker that was thought dead and
-comes back cannot write over its successor. Who takes a lane that was not given back is careful with its rows: see
-`claim_alone`.
+comes back cannot write over its successor. Who takes a lane that was not given back claims as many rows alone as
+were at work at most: see `claim_alone`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, Table, Update, and_, bindparam, exists, func, or_, select, update
+from sqlalchemy import Connection, Row, Select, Table, Update, and_, bindparam, case, exists, func, or_, select, update
 
 from bridge.ledger.database import Ledger, clock
 from bridge.ledger.tables import deliveries_in, lanes, messages
 
 LEASE_MS: Final = 12_000
 """How long a lane stays with an owner that says nothing; owners renew it several times in that span."""
+
+BATCH: Final = 100
+"""Rows that are claimed together, at most."""
 
 STAGES: Final[dict[str, Table]] = {"process": deliveries_in, "deliver": messages}
 
@@ -31,11 +34,13 @@ class LeaseLost(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """`careful` when the owner before never gave the lane back: one of its rows may be what killed that worker."""
+    """`suspects` is how many rows are to be claimed alone: an owner that never gave the lane back died of one of them,
+    maybe.
+    """
 
     lane: str
     token: int
-    careful: bool = False
+    suspects: int = 0
 
 
 def lane_of(stage: str, name: str, order_key: str, shards: int) -> str:
@@ -54,10 +59,15 @@ def take(ledger: Ledger, lane: str, owner: str) -> Lease | None:
         taken = connection.execute(
             update(lanes)
             .where(lanes.c.name == lane, lanes.c.until_ms <= now)
-            .values(token=lanes.c.token + 1, owner=owner, until_ms=now + LEASE_MS, orphaned=lanes.c.orphaned + 1)
-            .returning(lanes.c.token, lanes.c.orphaned)
+            .values(
+                token=lanes.c.token + 1,
+                owner=owner,
+                until_ms=now + LEASE_MS,
+                suspects=case((lanes.c.until_ms == 0, lanes.c.suspects), else_=BATCH),
+            )
+            .returning(lanes.c.token, lanes.c.suspects)
         ).one_or_none()
-    return None if taken is None else Lease(lane=lane, token=taken.token, careful=taken.orphaned > 1)
+    return None if taken is None else Lease(lane=lane, token=taken.token, suspects=taken.suspects)
 
 
 def renew(connection: Connection, lease: Lease) -> None:
@@ -67,13 +77,13 @@ def renew(connection: Connection, lease: Lease) -> None:
         raise LeaseLost(lease.lane)
 
 
-def release(ledger: Ledger, lease: Lease, *, trusted: bool = True) -> None:
-    """Give the lane back; unless it is `trusted`, its next owner is careful too."""
+def release(ledger: Ledger, lease: Lease, *, suspects: int = 0) -> None:
+    """Give the lane back, with so many rows that are still to be claimed alone."""
     with ledger.write() as connection:
         connection.execute(
             update(lanes)
             .where(lanes.c.name == lease.lane, lanes.c.token == lease.token)
-            .values(until_ms=0, orphaned=0 if trusted else 1)
+            .values(until_ms=0, suspects=suspects)
         )
 
 

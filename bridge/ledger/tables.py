@@ -157,10 +157,10 @@ lanes: Final = Table(
     Column("token", BigInteger, nullable=False),
     Column("owner", Text, nullable=False),
     Column("until_ms", BigInteger, nullable=False),
-    Column("orphaned", Integer, nullable=False),
+    Column("suspects", Integer, nullable=False),
 )
-"""Who works on a lane, and until when. `token` grows with every new owner and fences off the one before; `orphaned` is
-how many owners it has had since it was last given back, the present one included."""
+"""Who works on a lane, and until when. `token` grows with every new owner and fences off the one before; `suspects` is
+how many rows are worked on one by one, after an owner died."""
 
 journal_positions: Final = Table(
     "journal_positions",

@@ -26,6 +26,7 @@ from sqlalchemy.event import listen, remove
 from bridge.ledger.database import Ledger
 from bridge.ledger.delivering import finish
 from bridge.ledger.lanes import (
+    BATCH,
     LEASE_MS,
     Lease,
     LeaseLost,
@@ -147,17 +148,17 @@ def test_a_row_that_is_claimed_alone_is_counted_as_started(ledger: Ledger) -> No
     assert [delivery(ledger, key).starts for key in "ab"] == [1, 0]
 
 
-def test_who_takes_a_lane_that_was_not_given_back_is_careful(ledger: Ledger) -> None:
+def test_who_takes_a_lane_that_was_not_given_back_claims_the_next_rows_alone(ledger: Ledger) -> None:
     arrive(ledger, "a")
-    assert not leased(ledger, PROCESS).careful
+    assert leased(ledger, PROCESS).suspects == 0
     expire(ledger, PROCESS)  # killed
     second = leased(ledger, PROCESS)
-    assert second.careful
-    release(ledger, second, trusted=False)  # its slice was over before it had seen all suspects
+    assert second.suspects == BATCH
+    release(ledger, second, suspects=BATCH - 60)  # its slice was over before it had seen all suspects
     third = leased(ledger, PROCESS)
-    assert third.careful
+    assert third.suspects == BATCH - 60
     release(ledger, third)
-    assert not leased(ledger, PROCESS).careful
+    assert leased(ledger, PROCESS).suspects == 0
 
 
 def test_a_claim_takes_only_rows_of_its_lane(ledger: Ledger) -> None:

@@ -95,7 +95,7 @@ def upgrade() -> None:
     sa.Column('token', sa.BigInteger(), nullable=False),
     sa.Column('owner', sa.Text(), nullable=False),
     sa.Column('until_ms', sa.BigInteger(), nullable=False),
-    sa.Column('orphaned', sa.Integer(), nullable=False),
+    sa.Column('suspects', sa.Integer(), nullable=False),
     sa.PrimaryKeyConstraint('name')
     )
     op.create_table('messages',
