@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bridge.engine.hints import QUEUE, Hints
 from bridge.ledger.database import Ledger, milliseconds
-from bridge.ledger.lanes import Lease, LeaseLost, claim, claim_alone, has_due, release, take
+from bridge.ledger.lanes import Lease, LeaseLost, claim, claim_counted, has_due, release, take
 
 SLICE_SECONDS: Final = 3.0
 LINGER_SECONDS: Final = 0.4
@@ -99,16 +99,13 @@ class Lanes:
         now = time.monotonic()
         end, leave = now + SLICE_SECONDS, now + LINGER_SECONDS
         while now < end and not self._stopping.is_set():
-            if suspects:
-                rows, full = claim_alone(self._ledger, lease, now_ms=_now()), 1
-                suspects -= 1
-            else:
-                rows, full = claim(self._ledger, lease, now_ms=_now(), limit=stage.batch), stage.batch
+            ask = claim_counted if suspects else claim
+            rows = ask(self._ledger, lease, now_ms=_now(), limit=stage.batch)
+            suspects = max(0, suspects - len(rows)) if rows else 0  # without rows all that is due has been begun
             if rows:
                 stage.work(lease, rows)
                 leave = time.monotonic() + LINGER_SECONDS
-            if len(rows) < full:
-                suspects = 0  # all that is due has been looked at
+            if len(rows) < stage.batch and not suspects:
                 self._stopping.wait(_LOOK_SECONDS)  # a batch of one costs almost as much as a full one
             now = time.monotonic()
             if not rows and now >= leave:

@@ -2,8 +2,8 @@
 
 A lane is a stage and a shard, `process:<source>:<n>` or `deliver:<target>:<n>`. Its owner holds a lease; every claim
 and every finish proves in the same transaction that the lease is still held, so a worker that was thought dead and
-comes back cannot write over its successor. Who takes a lane that was not given back claims as many rows alone as
-were at work at most: see `claim_alone`.
+comes back cannot write over its successor. Who takes a lane that was not given back counts what it begins for as many
+rows as were at work at most: see `claim_counted`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ LEASE_MS: Final = 12_000
 BATCH: Final = 100
 """Rows that are claimed together, at most."""
 
+ALONE_AFTER: Final = 2
+"""Starts without an end after which a row is worked on alone."""
+
 STAGES: Final[dict[str, Table]] = {"process": deliveries_in, "deliver": messages}
 
 
@@ -34,8 +37,8 @@ class LeaseLost(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """`suspects` is how many rows are to be claimed alone: an owner that never gave the lane back died of one of them,
-    maybe.
+    """`suspects` is how many rows are to be counted when their work begins: an owner that never gave the lane back died
+    of one of them, maybe.
     """
 
     lane: str
@@ -78,7 +81,7 @@ def renew(connection: Connection, lease: Lease) -> None:
 
 
 def release(ledger: Ledger, lease: Lease, *, suspects: int = 0) -> None:
-    """Give the lane back, with so many rows that are still to be claimed alone."""
+    """Give the lane back, with so many rows that are still suspects."""
     with ledger.write() as connection:
         connection.execute(
             update(lanes)
@@ -98,14 +101,20 @@ def claim(ledger: Ledger, lease: Lease, *, now_ms: int, limit: int) -> Sequence[
         return connection.execute(_claimable(stage_table(lease.lane)), _claiming(lease, now_ms, limit)).all()
 
 
-def claim_alone(ledger: Ledger, lease: Lease, *, now_ms: int) -> Sequence[Row[Any]]:
-    """One row, counted as started before its work begins: what kills its worker is found, and kills no other."""
+def claim_counted(ledger: Ledger, lease: Lease, *, now_ms: int, limit: int) -> Sequence[Row[Any]]:
+    """The same, counted as started before their work begins; one that was begun ALONE_AFTER times comes alone.
+
+    So what kills its worker is found, and takes none of the others with it. Raises LeaseLost.
+    """
     table = stage_table(lease.lane)
     with ledger.write() as connection:
         renew(connection, lease)
-        rows = connection.execute(_claimable(table), _claiming(lease, now_ms, 1)).all()
+        rows = connection.execute(_claimable(table), _claiming(lease, now_ms, limit)).all()
+        position = next((at for at, row in enumerate(rows) if row.starts >= ALONE_AFTER), len(rows))
+        rows = rows[: max(position, 1)]
         if rows:
-            connection.execute(update(table).where(table.c.seq == rows[0].seq).values(starts=table.c.starts + 1))
+            begun = update(table).where(table.c.seq.in_([row.seq for row in rows]))
+            connection.execute(begun.values(starts=table.c.starts + 1))
     return rows
 
 

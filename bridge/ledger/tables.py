@@ -160,7 +160,7 @@ lanes: Final = Table(
     Column("suspects", Integer, nullable=False),
 )
 """Who works on a lane, and until when. `token` grows with every new owner and fences off the one before; `suspects` is
-how many rows are worked on one by one, after an owner died."""
+how many rows are counted when their work begins, after an owner died."""
 
 journal_positions: Final = Table(
     "journal_positions",

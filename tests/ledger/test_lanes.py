@@ -31,7 +31,7 @@ from bridge.ledger.lanes import (
     Lease,
     LeaseLost,
     claim,
-    claim_alone,
+    claim_counted,
     due_lanes,
     has_due,
     oldest_unfinished,
@@ -101,7 +101,7 @@ def test_an_expired_lease_is_taken_over_and_the_old_owner_can_commit_nothing(led
         finish(ledger, old, [result(row)])
     assert claim(ledger, old, now_ms=now_ms(), limit=10) == []
     with pytest.raises(LeaseLost):
-        claim_alone(ledger, old, now_ms=now_ms())
+        claim_counted(ledger, old, now_ms=now_ms(), limit=10)
     assert all_messages(ledger)[0].status == "waiting"
     with ledger.read() as connection:
         assert connection.execute(text("select count(*) from attempts")).scalar() == 0
@@ -141,14 +141,21 @@ def test_rows_come_oldest_first(ledger: Ledger) -> None:
     assert ids(ledger, leased(ledger, PROCESS), limit=2) == ["id-a", "id-b"]
 
 
-def test_a_row_that_is_claimed_alone_is_counted_as_started(ledger: Ledger) -> None:
-    arrive(ledger, "a", "b")
-    [row] = claim_alone(ledger, leased(ledger, PROCESS), now_ms=now_ms())
-    assert (row.id, row.starts) == ("id-a", 0)
-    assert [delivery(ledger, key).starts for key in "ab"] == [1, 0]
+def test_counted_rows_that_never_end_come_alone_in_the_end(ledger: Ledger) -> None:
+    arrive(ledger, "a", "b", "c")
+    lease = leased(ledger, PROCESS)
+
+    def counted(limit: int) -> list[tuple[str, int]]:
+        return [(row.id, row.starts) for row in claim_counted(ledger, lease, now_ms=now_ms(), limit=limit)]
+
+    assert counted(2) == [("id-a", 0), ("id-b", 0)]
+    assert counted(2) == [("id-a", 1), ("id-b", 1)]
+    assert counted(9) == [("id-a", 2)]
+    assert counted(9) == [("id-a", 3)]
+    assert [delivery(ledger, key).starts for key in "abc"] == [4, 2, 0]
 
 
-def test_who_takes_a_lane_that_was_not_given_back_claims_the_next_rows_alone(ledger: Ledger) -> None:
+def test_who_takes_a_lane_that_was_not_given_back_counts_what_it_begins(ledger: Ledger) -> None:
     arrive(ledger, "a")
     assert leased(ledger, PROCESS).suspects == 0
     expire(ledger, PROCESS)  # killed
