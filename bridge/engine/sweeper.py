@@ -10,8 +10,9 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from bridge.engine.hints import Hints
+from bridge.engine.owners import is_dead
 from bridge.ledger.database import Ledger, milliseconds
-from bridge.ledger.lanes import due_lanes
+from bridge.ledger.lanes import bury, due_lanes, held
 
 ROUND_SECONDS: Final = 1.0
 _log = structlog.get_logger(__name__)
@@ -21,6 +22,10 @@ def sweep(ledger: Ledger, hints: Hints, wait: Callable[[float], bool]) -> None:
     """Sweep until `wait` (which sleeps for that many seconds) says to stop."""
     while not wait(ROUND_SECONDS):
         try:
+            for lease, owner in held(ledger):
+                if is_dead(owner):
+                    bury(ledger, lease)
+                    _log.warning("owner_died", lane=lease.lane)
             hints.wake(due_lanes(ledger, now_ms=milliseconds(datetime.now(UTC))))
         except SQLAlchemyError as error:
             _log.warning("ledger_unreachable", error=type(error).__name__)

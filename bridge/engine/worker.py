@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +18,7 @@ from sqlalchemy import Row
 from sqlalchemy.exc import SQLAlchemyError
 
 from bridge.engine.hints import QUEUE, Hints
+from bridge.engine.owners import this_process
 from bridge.ledger.database import Ledger, milliseconds
 from bridge.ledger.lanes import Lease, LeaseLost, claim, claim_counted, has_due, release, take
 
@@ -51,7 +50,7 @@ class Lanes:
         self._stages = stages
         self._slots = threading.Semaphore(slots)
         self._threads = ThreadPoolExecutor(max_workers=slots, thread_name_prefix="lane")
-        self._owner = f"{socket.gethostname()}:{os.getpid()}"
+        self._owner = this_process()
         self._stopping = threading.Event()
 
     def start(self, lane: str) -> None:

@@ -90,6 +90,23 @@ def release(ledger: Ledger, lease: Lease, *, suspects: int = 0) -> None:
         )
 
 
+def held(ledger: Ledger) -> list[tuple[Lease, str]]:
+    """All leases that have not run out, each with its owner."""
+    with ledger.read() as connection:
+        rows = connection.execute(
+            select(lanes.c.name, lanes.c.token, lanes.c.owner).where(lanes.c.until_ms > clock(connection.dialect.name))
+        )
+        return [(Lease(lane=row.name, token=row.token), row.owner) for row in rows]
+
+
+def bury(ledger: Ledger, lease: Lease) -> None:
+    """End the lease of an owner that is known to be dead, as if it had run out."""
+    with ledger.write() as connection:
+        connection.execute(
+            update(lanes).where(lanes.c.name == lease.lane, lanes.c.token == lease.token).values(until_ms=1)
+        )
+
+
 def claim(ledger: Ledger, lease: Lease, *, now_ms: int, limit: int) -> Sequence[Row[Any]]:
     """Up to `limit` rows of the lane that are due, oldest first; none if the lease is lost.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +16,12 @@ from rq.serializers import JSONSerializer
 
 from bridge.engine import embedded, embedded_guard, embedded_socket
 from bridge.engine.hints import QUEUE, Hints
+from bridge.engine.owners import this_process
 from bridge.engine.redis_server import connector, pinger
 from bridge.engine.sweeper import sweep
 from bridge.engine.worker import Lanes, run_lane
 from bridge.ledger.database import Ledger
-from bridge.ledger.lanes import due_lanes, take
+from bridge.ledger.lanes import BATCH, due_lanes, take
 
 LANE = "deliver:crm:0"
 
@@ -160,6 +163,28 @@ def test_the_sweeper_leaves_alone_what_somebody_works_on_and_what_is_not_due(
     parts.settle()
     swept(parts.ledger, hints)
     assert hinted(redis) == []
+
+
+def test_the_sweeper_frees_the_lanes_of_a_process_that_is_dead_and_of_no_other(
+    parts: Parts, redis: Redis, hints: Hints
+) -> None:
+    parts.receive(parts.platform.sample("paper.submission"))
+    [lane] = due_lanes(parts.ledger, now_ms=10**15)
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    home, _, _ = this_process().rpartition(":")
+    assert take(parts.ledger, lane, f"{home}:{child.pid}") is not None
+    swept(parts.ledger, hints)
+    assert hinted(redis) == [], "its owner lives"
+    child.kill()
+    child.communicate()
+    swept(parts.ledger, hints)
+    assert hinted(redis) == [lane]
+    lease = take(parts.ledger, lane, f"another host:{child.pid}")
+    assert lease is not None
+    assert lease.suspects == BATCH
+    redis.flushall()
+    swept(parts.ledger, hints)
+    assert hinted(redis) == [], "nobody can tell whether its owner lives"
 
 
 def test_the_sweeper_lives_through_a_database_that_is_away(hints: Hints) -> None:
