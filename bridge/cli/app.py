@@ -27,6 +27,8 @@ _VERBS: Final = {
     "mapping": "mapping",
     "simulate": "simulate",
     "connector": "connector",
+    "subscriptions": "subscriptions",
+    "reconcile": "reconcile",
     "demo": "demo",
 }
 

@@ -11,6 +11,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Final
 
 import click
 import structlog
@@ -20,6 +21,11 @@ from bridge.cli.context import Context, pass_context, set_up_logging
 from bridge.config.values import Configuration
 from bridge.engine import supervisor
 from bridge.engine.supervisor import Program, Supervisor
+
+if TYPE_CHECKING:
+    from bridge.ledger.database import Ledger
+
+_DUTIES_END_SECONDS: Final = 6.0
 
 
 @click.command()
@@ -131,7 +137,35 @@ def run_sweeper(context: Context) -> None:
     from bridge.engine.sweeper import sweep
 
     stopping = _until_signal()
-    sweep(context.open_ledger(stopping.wait), context.hints, stopping.wait)
+    ledger = context.open_ledger(stopping.wait)
+    duties = threading.Thread(target=_do_duties, args=(context, ledger, stopping), name="duties", daemon=True)
+    duties.start()
+    sweep(ledger, context.hints, stopping.wait)
+    duties.join(_DUTIES_END_SECONDS)
+
+
+def _do_duties(context: Context, ledger: Ledger, stopping: threading.Event) -> None:
+    """What comes round again, until a signal. One machine does each duty, whichever comes first."""
+    from redis.exceptions import RedisError
+
+    from bridge.engine.assembly import redis_of, sources_of
+    from bridge.engine.duties import Duties
+    from bridge.engine.reconcile import reconcilers, reconciling_duties
+    from bridge.engine.watch import Watching, watching_duties
+
+    configuration, hints = context.configuration, context.hints
+    try:
+        redis = redis_of(configuration, timeout=2.0)()
+    except (RedisError, OSError):
+        redis = None
+    sources = sources_of(configuration, context.registry, redis)
+    watching = Watching(
+        ledger=ledger,
+        sources={name: line for name, line in sources.items() if configuration.sources[name].enabled},
+        public_url=configuration.web.public_url,
+    )
+    duties = reconciling_duties(configuration, reconcilers(ledger, sources, hints.wake)) + watching_duties(watching)
+    Duties(ledger, duties).run(stopping)
 
 
 @click.group()

@@ -14,6 +14,7 @@ from bridge.config.starter import write_starter
 from bridge.core.errors import Problem
 from bridge.engine.assembly import journal_folder, redis_folder
 from bridge.engine.redis_server import pinger
+from bridge.ledger.alerts import open_alerts
 
 
 @click.command()
@@ -86,6 +87,7 @@ def doctor(context: Context) -> None:
         base = configuration.web.public_url or f"http://{configuration.web.host}:{configuration.web.port}"
         secrets = f"{len(source.settings.secrets)} secrets"
         findings.append((f"source {name}", f"{source.connector}, {secrets}; its webhook address: {base}/hooks/{name}"))
+    findings += [(f"alert {entry.alert.about}", f"PROBLEM: {entry}") for entry in open_alerts(context.ledger)]
     for what, finding in findings:
         click.secho(f"{what:<24} {finding}", fg="red" if finding.startswith("PROBLEM") else None)
     if any(finding.startswith("PROBLEM") for _, finding in findings):

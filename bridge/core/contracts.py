@@ -104,7 +104,7 @@ class Notice:
 class TokenRequest:
     """A form POST that answers with a JSON object holding an access token and its life in seconds."""
 
-    url: str
+    url: str = field(repr=False)
     form: Mapping[str, str] = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -260,7 +260,7 @@ class Request:
     """What goes on the wire. `url` is absolute; the body is exactly these bytes."""
 
     method: str
-    url: str
+    url: str = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes = field(default=b"", repr=False)
 

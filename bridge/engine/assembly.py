@@ -6,28 +6,35 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from bridge.config.live import LiveMappings, Snapshot
 from bridge.config.mappings import load_mappings, loader
-from bridge.config.values import Configuration, TargetConfig
+from bridge.config.values import Configuration, SourceConfig, TargetConfig
 from bridge.core.contracts import Settings
 from bridge.core.manifest import Registry, SourceConnector
 from bridge.engine.deliver import DeliverStage
 from bridge.engine.hints import Hints
 from bridge.engine.line import Line, SourceLine, TargetLine, TracedApi
 from bridge.engine.process import ProcessStage
-from bridge.engine.redis_server import connector
+from bridge.engine.redis_server import connector, pinger
 from bridge.engine.worker import Stage
 from bridge.flow.deliver import Patience
 from bridge.ledger.database import Ledger
+from bridge.outbound.budget import rules_of
+from bridge.outbound.gate import Gate
 from bridge.outbound.guard import NetworkPolicy
 from bridge.outbound.kept import KeptAnswers
-from bridge.outbound.source_api import Context, platform_of
+from bridge.outbound.shared_answers import SharedAnswers
+from bridge.outbound.shared_server import SharedServer
+from bridge.outbound.source_api import Context, credential_of, platform_of
 from bridge.outbound.target import target_sender
 from bridge.outbound.tokens import TokenCache
 
@@ -80,12 +87,35 @@ def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
     return tuple(sorted((name, status.st_mtime_ns, status.st_size) for name, status in entries))
 
 
+def running_redis(configuration: Configuration) -> Redis | None:
+    """A client of the Redis that is there; None, and no embedded one is started, when there is none."""
+    try:
+        pinger(configuration.storage.redis, redis_folder(configuration))()
+    except (RedisError, OSError):
+        return None
+    return _optional(redis_of(configuration, timeout=2.0))
+
+
+def sources_of(configuration: Configuration, registry: Registry, redis: Redis | None) -> dict[str, SourceLine]:
+    """Every source with its way to the platform's API."""
+    policy = _policy(configuration)
+    # Without Redis nobody knows of the others: there may be as many processes elsewhere as here.
+    among = _Among(tokens=TokenCache(redis), server=_server(redis), shares=2 * configuration.workers.processes)
+    return {
+        name: SourceLine(
+            name=name,
+            connector=registry.sources[source.connector],
+            settings=source.settings,
+            deadline=source.deadline,
+            needed_only=source.enrich == "needed",
+            api=_api(registry.sources[source.connector], source, policy, among),
+        )
+        for name, source in configuration.sources.items()
+    }
+
+
 def line_of(configuration: Configuration, registry: Registry, ledger: Ledger, hints: Hints) -> Line:
     """The line as a worker runs it; mappings are looked after by a thread of its own."""
-    policy = NetworkPolicy(
-        allow_hosts=frozenset(configuration.network.allow_hosts), allow_private=configuration.network.allow_private
-    )
-    tokens = TokenCache(_optional(redis_of(configuration, timeout=2.0)))
     mappings = LiveMappings(
         folder=configuration.mappings,
         data=configuration.data,
@@ -97,18 +127,10 @@ def line_of(configuration: Configuration, registry: Registry, ledger: Ledger, hi
     threading.Thread(target=_keep_looking, args=(mappings,), name="mappings", daemon=True).start()
     return Line(
         ledger=ledger,
-        sources={
-            name: SourceLine(
-                name=name,
-                connector=registry.sources[source.connector],
-                settings=source.settings,
-                deadline=source.deadline,
-                needed_only=source.enrich == "needed",
-                api=_api(registry.sources[source.connector], source.settings, policy, tokens),
-            )
-            for name, source in configuration.sources.items()
+        sources=sources_of(configuration, registry, _optional(redis_of(configuration, timeout=2.0))),
+        targets={
+            name: _target(target, registry, _policy(configuration)) for name, target in configuration.targets.items()
         },
-        targets={name: _target(target, registry, policy) for name, target in configuration.targets.items()},
         mappings=lambda: tuple(mappings.current().mappings.values()),
         wake=hints.wake,
     )
@@ -120,6 +142,11 @@ def stages_of(line: Line, threads: int) -> dict[str, Stage]:
         "process": ProcessStage(line, {name: _pool(name, threads) for name in line.sources}, width=threads),
         "deliver": DeliverStage(line, {name: _pool(name, target.concurrency) for name, target in line.targets.items()}),
     }
+
+
+def _policy(configuration: Configuration) -> NetworkPolicy:
+    network = configuration.network
+    return NetworkPolicy(allow_hosts=frozenset(network.allow_hosts), allow_private=network.allow_private)
 
 
 def _pool(name: str, threads: int) -> ThreadPoolExecutor:
@@ -142,13 +169,37 @@ def _target(target: TargetConfig, registry: Registry, policy: NetworkPolicy) -> 
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Among:
+    """What workers share of the platforms' APIs, and among how many processes a budget is divided without Redis."""
+
+    tokens: TokenCache
+    server: SharedServer | None
+    shares: int
+
+
 def _api(
-    source: SourceConnector, settings: Settings, policy: NetworkPolicy, tokens: TokenCache
+    connector: SourceConnector, source: SourceConfig, policy: NetworkPolicy, among: _Among
 ) -> Callable[[Context], TracedApi] | None:
-    access = source.code.access(settings)
+    access = connector.code.access(source.settings)
     if access is None:
         return None
-    return platform_of(settings, access, policy, tokens, KeptAnswers()).client
+    gate = Gate(
+        source.name,
+        rules_of(source.budget),
+        server=among.server,
+        credential=credential_of(access),
+        shares=among.shares,
+    )
+    kept = KeptAnswers(shared=None if among.server is None else SharedAnswers(among.server))
+    return platform_of(source.settings, access, policy, among.tokens, kept, gate=gate).client
+
+
+def _server(redis: Redis | None) -> SharedServer | None:
+    if redis is None:
+        return None
+    redis.set_retry(Retry(NoBackoff(), 0))  # what is in Redis can be done without; waiting for it cannot
+    return SharedServer(lambda: redis)
 
 
 def _optional(connect: Callable[[], Redis]) -> Redis | None:

@@ -24,8 +24,9 @@ from bridge.engine.batches import MAX_STARTS, chains, run_chains
 from bridge.engine.bugs import place_of
 from bridge.engine.line import Line, SourceLine, TracedApi
 from bridge.engine.messages import dead_message, message_for
-from bridge.engine.metrics import ENRICHED, EVENTS
+from bridge.engine.metrics import ENRICHED, EVENTS, RECONCILED
 from bridge.flow.process import deadline_of, enriched, events_of, given_up, retry_delay
+from bridge.flow.reconcile import facts_of, is_reconciled, marked
 from bridge.ledger.database import milliseconds, moment
 from bridge.ledger.lanes import BATCH, Lease, waiting
 from bridge.ledger.processing import DeadDelivery, NewEvent, NewMessage, PostponedDelivery, Processed, finish
@@ -73,12 +74,13 @@ class ProcessStage:
             known=partial(newest_about, self.line.ledger, source.name), wants=partial(self.line.wants, source)
         )
         code = source.connector.code
-        if source.api is None or len(rows) < 2 or not isinstance(code, Gathering):
+        if source.api is None or not isinstance(code, Gathering):
             return context
         more = waiting(self.line.ledger, f"process:{source.name}:") if len(rows) == self.batch else len(rows)
         try:
-            events = [event for row in rows for event in events_of(source.connector, _verified(row), source.settings)]
-            code.gather(events, source.api(context), more)
+            events = [event for row in rows for event in _events(source, _verified(row))]
+            if len(events) > 1:
+                code.gather(events, source.api(context), more)
         except SourceUnavailable as error:
             _log.info("not_gathered", source=source.name, reason=error.reason)
         except Exception as error:  # noqa: BLE001  a connector's bug: each event is asked for by itself, and shows it
@@ -112,19 +114,21 @@ class ProcessStage:
         stored: list[NewEvent] = []
         messages: list[NewMessage] = []
         incomplete = False
-        for event in events_of(source.connector, _verified(row), source.settings):
+        verified = _verified(row)
+        for event in _events(source, verified):
             limit = COMPLETED_WITHIN if completing else deadline_of(source.connector, event, source.deadline)
             context = replace(batch.context, last_try=age >= limit)
             api = source.api(context) if source.api is not None else None
             results, story = completed(source.connector, event, api, last_try=context.last_try)
-            for result in results:
+            for result in marked(results, verified):
                 document = result.to_json()
                 new_messages, matching, waits = self._messages(result, document, source.name)
                 trace = {
                     "enrichment": story | {"result": result.enrichment, "waits": row.attempts},
                     "mappings": matching,
                 }
-                stored.append(NewEvent(event=result, document=document, source=source.name, trace=trace))
+                facts = facts_of(source.connector.code, result, verified)
+                stored.append(NewEvent(event=result, document=document, source=source.name, trace=trace, facts=facts))
                 messages.extend(new_messages)
                 incomplete |= waits
         again = incomplete and source.api is not None and age < COMPLETED_WITHIN
@@ -136,6 +140,7 @@ class ProcessStage:
             events=stored,
             messages=messages,
             purpose=row.purpose,
+            reconciled=is_reconciled(verified),
             again_ms=milliseconds(datetime.now(UTC) + COMPLETION_PAUSE) if again else None,
         )
 
@@ -184,6 +189,8 @@ class ProcessStage:
             for new in result.events:
                 EVENTS.labels(new.source, new.event.type).inc()
                 ENRICHED.labels(new.source, new.event.enrichment).inc()
+                if result.reconciled:
+                    RECONCILED.labels(new.source).inc()
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +218,10 @@ def completed(
         ]
         reason = reason or "; ".join(api.lacking)
     return results, {"calls": api.calls() if api is not None else [], "reason": reason}
+
+
+def _events(source: SourceLine, verified: Verified) -> list[Event]:
+    return marked(events_of(source.connector, verified, source.settings), verified)
 
 
 def _verified(row: Row[Any]) -> Verified:

@@ -44,13 +44,13 @@ def accept_one(ledger: Ledger, arrival: Arrival) -> set[str]:
     """As `accept` for one delivery whose sender is waiting: what is new costs one round trip to the database."""
     ledger.register([arrival.lane])
     with ledger.at_once() as connection:
-        if insert_new(connection, deliveries_in, [_row(arrival)], "id"):
+        if insert_new(connection, deliveries_in, [delivery_row(arrival)], "id"):
             return {arrival.lane}
     return accept(ledger, [arrival])
 
 
 def _store(connection: Connection, arrivals: Sequence[Arrival]) -> None:
-    rows = [_row(arrival) for arrival in arrivals]
+    rows = [delivery_row(arrival) for arrival in arrivals]
     inserted = set(insert_new(connection, deliveries_in, rows, "id"))
     figures: Counter[tuple[str, str]] = Counter()
     for arrival, row in zip(arrivals, rows, strict=True):
@@ -61,7 +61,8 @@ def _store(connection: Connection, arrivals: Sequence[Arrival]) -> None:
     count(connection, figures)
 
 
-def _row(arrival: Arrival) -> dict[str, Any]:
+def delivery_row(arrival: Arrival) -> dict[str, Any]:
+    """The row of a delivery that nobody has worked on yet."""
     verified = arrival.accepted.verified
     inbound = verified.inbound
     return {

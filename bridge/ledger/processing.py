@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
@@ -13,6 +13,8 @@ from sqlalchemy import Connection, bindparam, update
 
 from bridge.core.events import Event, Json
 from bridge.ledger.database import Ledger, insert_new, milliseconds
+from bridge.ledger.duties import ask_for, reconciling
+from bridge.ledger.facts import Telling, Told, already_told, note_repeat
 from bridge.ledger.figures import count
 from bridge.ledger.lanes import Lease, put_off, renew
 from bridge.ledger.tables import deliveries_in, events, messages
@@ -20,12 +22,16 @@ from bridge.ledger.tables import deliveries_in, events, messages
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewEvent:
-    """A canonical event and its JSON, of a source (by its name in bridge.yaml), and the story of how it came about."""
+    """A canonical event and its JSON, of a source (by its name in bridge.yaml), and the story of how it came about.
+
+    `facts` are what it tells; where another delivery told one of them and either was reconciled, the event is known.
+    """
 
     event: Event
     document: Json
     source: str
     trace: Json
+    facts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +61,8 @@ class Processed:
     """A delivery that became these events and messages.
 
     The purpose `replay` lets known events and messages go out again; `completion` brings known events up to date and
-    lets only messages go out that there were none of before. With `again_ms` the delivery is processed once more then,
-    as a completion, and holds up nothing until it is.
+    lets only messages go out that there were none of before. `reconciled` ones no platform sent. With `again_ms` the
+    delivery is processed once more then, as a completion, and holds up nothing until it is.
     """
 
     seq: int
@@ -64,6 +70,7 @@ class Processed:
     events: Sequence[NewEvent]
     messages: Sequence[NewMessage]
     purpose: str = "new"
+    reconciled: bool = False
     again_ms: int | None = None
 
 
@@ -97,7 +104,8 @@ def finish(
     ledger.register({message.lane for entry in processed for message in entry.messages})
     with ledger.write() as connection:
         renew(connection, lease)
-        lanes = _store(connection, processed)
+        told = _told(connection, processed)
+        lanes = _store(connection, processed, told)
         _close(connection, [(entry.seq, "done", None) for entry in processed if entry.again_ms is None])
         for entry in processed:
             if entry.again_ms is not None:
@@ -116,25 +124,54 @@ def finish(
     return lanes
 
 
-def _store(connection: Connection, processed: Sequence[Processed]) -> set[str]:
+def _told(connection: Connection, processed: Sequence[Processed]) -> Told:
+    told = already_told(
+        connection,
+        [
+            Telling(
+                source=entry.source,
+                facts=new.facts,
+                delivery_seq=entry.seq,
+                event_id=new.event.id,
+                origin=new.event.origin,
+            )
+            for entry in processed
+            for new in entry.events
+            if new.facts
+        ],
+    )
+    for entry in processed:
+        first = told.whole(entry.seq, [new.event.id for new in entry.events])
+        if first is not None:
+            note_repeat(connection, of=first, late=entry.seq)
+    return told
+
+
+def _store(connection: Connection, processed: Sequence[Processed], told: Told) -> set[str]:
     now = _now()
-    rows = [_event_row(entry.seq, event) for entry in processed for event in entry.events]
+    rows = [
+        _event_row(entry.seq, event)
+        for entry in processed
+        for event in entry.events
+        if told.stored(entry.seq, event.event.id)
+    ]
     fresh = set(insert_new(connection, events, rows, "id"))
     again = {event.event.id for entry in processed if entry.purpose != "new" for event in entry.events} - fresh
     for row in rows:
         if row["id"] in again:
             connection.execute(update(events).where(events.c.id == row["id"]).values(row))
-    wanted = [message for entry in processed for message in entry.messages if message.event_id in fresh | again]
+    wanted = [
+        message
+        for entry in processed
+        for message in entry.messages
+        if message.event_id in fresh | again and not told.silent(entry.seq, message.event_id, entry.purpose)
+    ]
     new = set(insert_new(connection, messages, [message_row(message, now) for message in wanted], "key"))
     repeated = {message.key for entry in processed if entry.purpose == "replay" for message in entry.messages} - new
     send_again(connection, [message for message in wanted if message.key in repeated], now)
 
-    figures = Counter((f"source:{entry.source}", "received") for entry in processed if entry.purpose == "new")
-    for entry in processed:
-        for event in entry.events:
-            figures[f"source:{entry.source}", "events" if event.event.id in fresh else "known_events"] += 1
-            if event.event.type == "source.unmapped" and event.event.id in fresh:
-                figures[f"source:{entry.source}", "unmapped"] += 1
+    figures = _counted(processed, fresh)
+    ask_for(connection, {reconciling(entry.source) for entry in processed if _ticks(entry, fresh)})
     for message in wanted:
         if message.key not in new | repeated:
             continue
@@ -143,6 +180,25 @@ def _store(connection: Connection, processed: Sequence[Processed]) -> set[str]:
             figures[f"target:{message.target}", "dead"] += 1
     count(connection, figures)
     return {message.lane for message in wanted if message.status == "waiting" and message.key in new | repeated}
+
+
+def _counted(processed: Sequence[Processed], fresh: Collection[str]) -> Counter[tuple[str, str]]:
+    """What came in and what became of it, per source. What no platform sent was not received."""
+    figures: Counter[tuple[str, str]] = Counter()
+    for entry in processed:
+        source = f"source:{entry.source}"
+        new = [event.event for event in entry.events if event.event.id in fresh]
+        if entry.purpose == "new" and not entry.reconciled:
+            figures[source, "received"] += 1
+        figures[source, "events"] += len(new)
+        figures[source, "known_events"] += len(entry.events) - len(new)
+        figures[source, "unmapped"] += sum(event.type == "source.unmapped" for event in new)
+        figures[source, "reconciled"] += len(new) if entry.reconciled else 0
+    return figures
+
+
+def _ticks(entry: Processed, fresh: Collection[str]) -> bool:
+    return any(new.event.type == "source.tick" and new.event.id in fresh for new in entry.events)
 
 
 def send_again(connection: Connection, known: Iterable[NewMessage], now: int) -> None:

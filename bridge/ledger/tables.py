@@ -28,6 +28,7 @@ metadata: Final = MetaData()
 
 _key = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only a plain INTEGER key
 _WAITING: Final = text("status = 'waiting'")
+_OPEN: Final = text("ended_ms is null")
 
 deliveries_in: Final = Table(
     "deliveries_in",
@@ -179,6 +180,79 @@ figures: Final = Table(
     Column("count", BigInteger, nullable=False),
 )
 """Counts per day, so that no page and no report has to count rows."""
+
+facts: Final = Table(
+    "facts",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("fact", Text, primary_key=True),
+    Column("delivery_seq", _key, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("origin", Text, nullable=False),  # webhook · reconciled
+    Column("first_ms", BigInteger, nullable=False),
+)
+"""What has happened at a platform, in its connector's words, and what told us first: a webhook or a list."""
+
+watermarks: Final = Table(
+    "watermarks",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("until_ms", BigInteger, nullable=False),
+)
+"""Up to when a platform's own lists were compared with the facts."""
+
+duties: Final = Table(
+    "duties",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("due_ms", BigInteger, nullable=False),
+    Column("token", BigInteger, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("until_ms", BigInteger, nullable=False),
+    Column("began_ms", BigInteger),
+    Column("ended_ms", BigInteger),
+    Column("failures", Integer, nullable=False),
+    Column("problem", Text),
+)
+"""Work that comes round again, for one machine at a time: when it is due, and who is at it until when."""
+
+arrivals: Final = Table(
+    "arrivals",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),  # genuine · ignored (verification calls) · reconciled
+    Column("hour", BigInteger, primary_key=True),  # whole hours since 1970
+    Column("count", BigInteger, nullable=False),
+    Column("last_ms", BigInteger, nullable=False),
+    Column("last_seq", BigInteger, nullable=False),
+)
+"""How many deliveries came in an hour; the largest `last_seq` of all is up to where the deliveries are counted."""
+
+alerts: Final = Table(
+    "alerts",
+    metadata,
+    Column("seq", _key, primary_key=True, autoincrement=True),
+    Column("source", Text, nullable=False),
+    Column("about", Text, nullable=False),  # silence · subscription · verification
+    Column("detail", Text, nullable=False),
+    Column("began_ms", BigInteger, nullable=False),
+    Column("ended_ms", BigInteger),
+    Index("alerts_open", "source", "about", unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN),
+)
+"""What a person was told about a source; the rows without an end are still so."""
+
+subscriptions: Final = Table(
+    "subscriptions",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("kinds", Text, nullable=False),
+    Column("seen_ms", BigInteger, nullable=False),
+    Column("tried_ms", BigInteger, nullable=False),
+    Column("tries", Integer, nullable=False),
+)
+"""Our webhook subscription at a platform as its API last showed it, and how often since then, and when, somebody who is
+no person tried to make it anew."""
 
 audit: Final = Table(
     "audit",

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from bridge.core.contracts import Answer, ApiAccess, Request, Settings, TokenRequest
 from bridge.core.errors import DestinationForbidden, PayloadError, SourceRefused, SourceUnavailable, TargetError
 from bridge.core.events import Event, Json
 from bridge.core.payload import Payload
 from bridge.core.signing import canonical_json, fingerprint
-from bridge.flow.judge import NoAnswer, wait_asked_for
+from bridge.flow.judge import NoAnswer
+from bridge.outbound.asking import Asking, Passing, asking_of, meaning, shown, with_header
+from bridge.outbound.gate import Gate
 from bridge.outbound.guard import NetworkPolicy, Resolve, system_resolve
 from bridge.outbound.kept import Kept, KeptAnswers
 from bridge.outbound.session import API_LIMITS, AnswerTooLong, GuardedSession, Limits, Sender
@@ -25,7 +26,15 @@ QUICK_RETRY_SECONDS: Final = 0.2
 DEFAULT_TOKEN_LIFE: Final = 300.0
 """Seconds, for a platform that does not say how long its token lives."""
 
-_ABSOLUTE: Final = re.compile(r"https?://", re.IGNORECASE)
+FIRST_PATIENCE: Final = 2.0
+BEGUN_PATIENCE: Final = 15.0
+LAST_PATIENCE: Final = 60.0
+"""How many seconds a call waits for its turn: an event's first one, a later one, and any of an event's last try."""
+
+CONNECTIONS: Final = 64
+"""Kept alive for one platform: more than threads ever wait for it."""
+
+DOWNLOAD_BYTES: Final = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +63,16 @@ class Platform:
     """What all enrichment of one source shares in a process. Safe for threads."""
 
     settings: Settings
-    access: ApiAccess
+    access: ApiAccess = field(repr=False)
     sender: Sender
     tokens: TokenCache
     kept: KeptAnswers
+    gate: Gate | None = None
+    """Whose turn it is; None for no limits at all."""
+    downloads: Sender | None = None
+    """For addresses that the platform gave us, whose answers may be long; None for `sender`."""
+    pause: float = QUICK_RETRY_SECONDS
+    """Seconds before the quick second try."""
 
     def client(self, context: Context | None = None) -> HttpSourceApi:
         """A client for one event's enrichment; not to be shared between threads."""
@@ -71,12 +86,26 @@ def platform_of(
     tokens: TokenCache,
     kept: KeptAnswers,
     *,
+    gate: Gate | None = None,
     limits: Limits = API_LIMITS,
     resolve: Resolve = system_resolve,
 ) -> Platform:
-    """A source's platform behind its own guarded session; token fetches go through it too."""
-    session = GuardedSession(policy, limits, resolve=resolve)
-    return Platform(settings=settings, access=access, sender=session, tokens=tokens, kept=kept)
+    """A source's platform behind its own guarded session; token fetches go through it too, and through the gate."""
+    return Platform(
+        settings=settings,
+        access=access,
+        sender=GuardedSession(policy, limits, resolve=resolve, connections=CONNECTIONS),
+        tokens=tokens,
+        kept=kept,
+        gate=gate,
+        downloads=GuardedSession(policy, replace(limits, body=max(limits.body, DOWNLOAD_BYTES)), resolve=resolve),
+    )
+
+
+def credential_of(access: ApiAccess) -> str:
+    """A fingerprint of whom the platform takes us for: what budgets and kept answers belong to."""
+    token = None if access.token is None else [access.token.url, dict(access.token.form), dict(access.token.headers)]
+    return fingerprint([canonical_json([access.base_url, dict(access.headers), token])])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,20 +157,20 @@ class HttpSourceApi:
         """
         offered = self.context.offered.get(path) if query is None else None
         if offered is not None:
-            self._note(f"GET {_shown(path)}", 200, time.monotonic(), cached=True)
+            self._note(f"GET {shown(path)}", 200, time.monotonic(), cached=True)
             return offered
-        asking = _asking(self.platform.access, "GET", path, query=query)
+        asking = asking_of(self.platform.access, "GET", path, query=query)
         return self._answered(asking, keep=keep, since=since, extra=extra)
 
     def post(self, path: str, body: Json, *, keep: float = 0, extra: bool = False) -> Payload | None:
         """The same for a POST of JSON. It only ever asks: it may be sent twice."""
-        asking = _asking(self.platform.access, "POST", path, body=canonical_json(body))
+        asking = asking_of(self.platform.access, "POST", path, body=canonical_json(body))
         return self._answered(asking, keep=keep, extra=extra)
 
     def change(self, method: str, path: str, body: Json | None = None) -> Payload | None:
         """The same for a call that changes something: sent once, whatever becomes of it (a refused token aside)."""
         sent = None if body is None else canonical_json(body)
-        answer = self._once(_asking(self.platform.access, method, path, body=sent))
+        answer = self._once(asking_of(self.platform.access, method, path, body=sent))
         return None if answer is None else Payload(answer.value)
 
     def offer(self, path: str, answer: Payload) -> None:
@@ -156,7 +185,7 @@ class HttpSourceApi:
         """Whether anybody looks at a field of the event."""
         return self.context.wants(field)
 
-    def _answered(self, asking: _Asking, *, keep: float, since: datetime | None = None, extra: bool) -> Payload | None:
+    def _answered(self, asking: Asking, *, keep: float, since: datetime | None = None, extra: bool) -> Payload | None:
         try:
             answer = self._kept(asking, keep, since)
         except SourceUnavailable as error:
@@ -166,43 +195,47 @@ class HttpSourceApi:
             return None
         return None if answer is None else Payload(answer.value)
 
-    def _kept(self, asking: _Asking, keep: float, since: datetime | None) -> Kept | None:
+    def _kept(self, asking: Asking, keep: float, since: datetime | None) -> Kept | None:
         if keep <= 0:
             return self._asked(asking)
         began = time.monotonic()
         request = asking.request
-        key = fingerprint([self.settings.name, request.method, request.url, request.body, repr(asking.login)])
+        whose = credential_of(self.platform.access) if asking.login else ""
+        key = fingerprint([whose, request.method, request.url, request.body])
         answer, there = self.platform.kept.get(key, keep, lambda: self._asked(asking), since)
         if there:
             self._note(asking.call, 404 if answer is None else 200, began, cached=True)
         return answer
 
-    def _asked(self, asking: _Asking) -> Kept | None:
+    def _asked(self, asking: Asking) -> Kept | None:
         """The answer after one quick second try, for what a moment may heal."""
         try:
             return self._once(asking)
         except SourceRefused:
             raise
         except SourceUnavailable as error:
-            if error.retry_after is not None or not isinstance(error, _Passing):
+            if error.retry_after is not None or not isinstance(error, Passing):
                 raise
-        time.sleep(QUICK_RETRY_SECONDS)
+        time.sleep(self.platform.pause)
         return self._once(asking)
 
-    def _once(self, asking: _Asking) -> Kept | None:
+    def _once(self, asking: Asking) -> Kept | None:
         token = self.platform.access.token if asking.login else None
-        answer = self._sent(asking.request, asking.call, token)
+        if not asking.login:
+            answer = self._timed(asking.request, asking.call, self._download)
+        else:
+            answer = self._sent(asking.request, asking.call, token)
         if answer.status == 401 and token is not None:
             answer = self._sent(asking.request, asking.call, token)
-        return _meaning(answer, self.now)
+        return meaning(answer, self.now)
 
     def _sent(self, request: Request, call: str, token: TokenRequest | None) -> Answer:
         """One request. A token that is refused is forgotten, so that the next request has a new one."""
         if token is None:
-            return self._timed(request, call)
+            return self._timed(request, call, self._in_turn)
         cache, source = self.platform.tokens, self.settings.name
         value = cache.get(source, token, lambda: self._token(token))
-        answer = self._timed(_with_header(request, "Authorization", f"Bearer {value}"), call)
+        answer = self._timed(with_header(request, "Authorization", f"Bearer {value}"), call, self._in_turn)
         if answer.status == 401:
             cache.drop(source, token, value)
         return answer
@@ -210,12 +243,11 @@ class HttpSourceApi:
     def _token(self, token: TokenRequest) -> Token:
         headers = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded", **token.headers}
         body = urlencode(dict(token.form)).encode()
-        answer = self._timed(
-            Request(method="POST", url=token.url, headers=headers, body=body), f"POST {_shown(token.url)}"
-        )
+        request = Request(method="POST", url=token.url, headers=headers, body=body)
+        answer = self._timed(request, f"POST {shown(token.url)}", self._in_turn)
         if answer.status in (400, 401, 403):
             raise SourceRefused(f"the token endpoint answered {answer.status}: check the credentials")
-        kept = _meaning(answer, self.now)
+        kept = meaning(answer, self.now)
         if kept is None:
             raise SourceRefused("the token endpoint is not there: check its address")
         try:
@@ -227,16 +259,28 @@ class HttpSourceApi:
         except PayloadError as error:
             raise SourceUnavailable(f"the token endpoint's answer: {error}") from None
 
-    def _timed(self, request: Request, call: str) -> Answer:
+    def _in_turn(self, request: Request) -> Answer:
+        gate, sender = self.platform.gate, self.platform.sender
+        if gate is None:
+            return sender.send(request)
+        begun = any(not record.cached for record in self.records)
+        patience = LAST_PATIENCE if self.context.last_try else BEGUN_PATIENCE if begun else FIRST_PATIENCE
+        return gate.send(sender, request, patience=patience, begun=begun)
+
+    def _download(self, request: Request) -> Answer:
+        """A signed address is another server's: it has no part in the platform's budget, nor in its breaker."""
+        return (self.platform.downloads or self.platform.sender).send(request)
+
+    def _timed(self, request: Request, call: str, send: Callable[[Request], Answer]) -> Answer:
         began = time.monotonic()
         try:
-            answer = self.platform.sender.send(request)
+            answer = send(request)
         except AnswerTooLong as error:
             self._note(call, None, began)
             raise SourceUnavailable(error.reason) from None
         except NoAnswer as silence:
             self._note(call, None, began)
-            raise _Passing(silence.reason) from None
+            raise Passing(silence.reason) from None
         except (DestinationForbidden, TargetError) as error:
             self._note(call, None, began)
             raise SourceUnavailable(str(error)) from None
@@ -246,66 +290,3 @@ class HttpSourceApi:
     def _note(self, call: str, status: int | None, began: float, *, cached: bool = False) -> None:
         took = round((time.monotonic() - began) * 1000)
         self.records.append(CallRecord(call=call, status=status, ms=took, cached=cached))
-
-
-class _Passing(SourceUnavailable):
-    """Something that may be over in a moment."""
-
-
-def _meaning(answer: Answer, now: datetime) -> Kept | None:
-    status = answer.status
-    if status == 404:
-        return None
-    if status in (401, 403):
-        raise SourceRefused(f"the platform's API answered {status}: check credentials and rights")
-    if 200 <= status < 300:
-        if not answer.body.strip():
-            return Kept(None, 0)
-        try:
-            return Kept(Payload.parse(answer.body).value, len(answer.body))
-        except PayloadError:
-            raise _Passing(f"the platform's API answered {status} without JSON") from None
-    if status == 429:
-        raise SourceUnavailable("the platform's API answered 429", retry_after=wait_asked_for(answer, now))
-    if status >= 500:
-        wait = wait_asked_for(answer, now, resets=False)
-        raise _Passing(f"the platform's API answered {status}", retry_after=wait)
-    raise SourceUnavailable(f"the platform's API answered {status}")
-
-
-@dataclass(frozen=True, slots=True)
-class _Asking:
-    """A request, what it is called in the story, and whether it is logged in."""
-
-    request: Request
-    call: str
-    login: bool
-
-
-def _asking(
-    access: ApiAccess, method: str, path: str, *, query: Mapping[str, str] | None = None, body: bytes | None = None
-) -> _Asking:
-    headers: dict[str, str] = {"Accept": "application/json"}
-    absolute = _ABSOLUTE.match(path) is not None
-    if absolute:
-        url = path
-    else:
-        if any(step.lower().replace("%2e", ".") in (".", "..") for step in path.partition("?")[0].split("/")):
-            raise SourceUnavailable("a path may not climb with . or ..")
-        url = f"{access.base_url.rstrip('/')}/{path.lstrip('/')}"
-        headers |= access.headers
-    if query:
-        url += ("&" if urlsplit(url).query else "?") + urlencode(query)
-    if body is not None:
-        headers["Content-Type"] = "application/json"
-    request = Request(method=method, url=url, headers=headers, body=body or b"")
-    return _Asking(request, f"{method} {_shown(path)}", login=not absolute)
-
-
-def _with_header(request: Request, name: str, value: str) -> Request:
-    return replace(request, headers={**request.headers, name: value})
-
-
-def _shown(path: str) -> str:
-    """A path for people; what stands behind `?` may be a signature or somebody's address."""
-    return path.partition("?")[0].partition("#")[0]

@@ -13,7 +13,14 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from bridge.core.manifest import SourceConnector
-from bridge.testing import conforming_events, conforming_proof, conforming_simulator
+from bridge.testing import (
+    conforming_enrichment,
+    conforming_events,
+    conforming_failures,
+    conforming_gathering,
+    conforming_proof,
+    conforming_simulator,
+)
 
 
 def waivers_name_questions(connector: SourceConnector) -> list[str]:
@@ -43,6 +50,15 @@ QUESTIONS: Final[Mapping[str, Callable[[SourceConnector], list[str]]]] = {
         conforming_simulator.simulator_speaks_every_kind,
         conforming_simulator.simulator_repeats_itself,
         conforming_simulator.simulated_day_is_understood,
+        conforming_enrichment.calls_are_declared,
+        conforming_enrichment.samples_become_full,
+        conforming_enrichment.calls_fill_their_fields,
+        conforming_failures.absent_as_declared,
+        conforming_failures.refused_once_heals,
+        conforming_failures.broken_once_heals,
+        conforming_failures.outages_wait_and_end,
+        conforming_failures.odd_answers_break_nothing,
+        conforming_gathering.lists_only_save_calls,
     )
 }
 """Every question by the name that a waiver uses; its first line says what it asks."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -107,6 +108,10 @@ def rotation(connector: SourceConnector) -> list[str]:
     return complaints if asked else ["no fixture verifies with a secret"]
 
 
+ANSWERED: Final = 2
+"""For how many fixtures of a kind the platform's API answers oddly: what enrichment reads hangs on the kind."""
+
+
 def hostile_bodies_raise_only_our_errors(connector: SourceConnector) -> list[str]:
     """From whatever comes over the wire follow only refusals, PayloadErrors, or events that are valid."""
     complaints: list[str] = []
@@ -114,16 +119,17 @@ def hostile_bodies_raise_only_our_errors(connector: SourceConnector) -> list[str
     for fixture in fixtures[:1]:
         for name, body in BODIES.items():
             complaints += _survives(connector, fixture, body, name)
-    thoroughly_asked: set[tuple[str, ...]] = set()
+    asked: Counter[tuple[str, ...]] = Counter()
     for turn, fixture in enumerate(fixtures):
         kinds = tuple(str(event["sourceevent"]) for event in fixture.expected.get("events", []))
-        forms = hostile_forms(json_of(fixture.inbound.body), turn if kinds in thoroughly_asked else None)
-        thoroughly_asked.add(kinds)
+        forms = hostile_forms(json_of(fixture.inbound.body), turn if asked[kinds] else None)
+        asked[kinds] += 1
         for name, inbound in _odd_requests(fixture.inbound):
             complaints += _verifies_calmly(connector, inbound, fixture.settings, f"{fixture.name} with {name}")
         for name, document in forms:
             complaints += _survives(connector, fixture, wire(document), f"{fixture.name} with {name}")
-        complaints += _hostile_answers(connector, fixture, turn)
+        if asked[kinds] <= ANSWERED:
+            complaints += _hostile_answers(connector, fixture, turn)
     return complaints
 
 

@@ -27,6 +27,23 @@ def faults(document: Json) -> list[str]:
 
 
 @cache
+def fields() -> frozenset[str]:
+    """Every field of every noun, as in `data.person.givenName`."""
+    schema = _schema()
+    nouns = {
+        noun: schema["$defs"][choice["$ref"].rpartition("/")[2]]["properties"]
+        for noun, entry in schema["properties"]["data"]["properties"].items()
+        for choice in entry.get("anyOf", [entry])
+        if "$ref" in choice
+    }
+    return frozenset(f"data.{noun}.{name}" for noun, names in nouns.items() for name in names)
+
+
+@cache
 def _validator() -> jsonschema_rs.Draft202012Validator:
-    schema = json.loads(resources.files("bridge.core").joinpath("event.schema.json").read_text("utf-8"))
-    return jsonschema_rs.Draft202012Validator(schema, validate_formats=True)
+    return jsonschema_rs.Draft202012Validator(_schema(), validate_formats=True)
+
+
+def _schema() -> Json:
+    schema: Json = json.loads(resources.files("bridge.core").joinpath("event.schema.json").read_text("utf-8"))
+    return schema

@@ -182,6 +182,15 @@ def without(document: Any, steps: Steps) -> Any:
     return with_value(document, steps[:-1], parent)
 
 
+def hollow(document: Any, *, keep_lists: bool = True) -> Any:
+    """A document with null in place of every text, number and flag; its lists are as long as before, or empty."""
+    if isinstance(document, dict):
+        return {key: hollow(value, keep_lists=keep_lists) for key, value in document.items()}
+    if isinstance(document, list):
+        return [hollow(entry) for entry in document] if keep_lists else []
+    return None
+
+
 def shown(steps: Steps) -> str:
     """A place as `$.payload.students[0].id`."""
     return "$" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)

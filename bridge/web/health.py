@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from bridge.engine.metrics import exposition
 from bridge.journal.reader import oldest_record
+from bridge.ledger.alerts import OpenAlert, open_alerts
 from bridge.ledger.database import Ledger
 from bridge.ledger.lanes import oldest_unfinished
 
@@ -40,11 +41,13 @@ def health(parts: Health) -> Blueprint:
     @blueprint.get("/readyz")
     def ready() -> Response:
         """200 while webhooks can be made safe; what else is wrong stands in the detail."""
+        ledger = _ledger(parts.ledger)
         checks = {
             "storage": _storage(parts),
-            "ledger": _ledger(parts.ledger),
+            "ledger": ledger,
             "redis": _redis(parts.ping_redis),
             "mappings": parts.mapping_problems() or "ok",
+            "sources": _sources(parts.ledger) if ledger == "ok" else "not known without the ledger",
         }
         status = 200 if checks["storage"] == "ok" else 503
         word = "ready" if all(check == "ok" for check in checks.values()) else "degraded"
@@ -53,7 +56,10 @@ def health(parts: Health) -> Blueprint:
 
     @blueprint.get("/metrics")
     def metrics() -> Response:
-        return Response(exposition(_ages(parts)), content_type="text/plain; version=0.0.4; charset=utf-8")
+        ages = _ages(parts)
+        # A database that is away is asked once: each time it is waited for.
+        standing = [entry.alert.key for entry in _alerts(parts.ledger)] if "process" in ages else []
+        return Response(exposition(ages, standing), content_type="text/plain; version=0.0.4; charset=utf-8")
 
     return blueprint
 
@@ -76,6 +82,17 @@ def _ledger(ledger: Callable[[], Ledger]) -> str:
         return "ok" if ledger().is_current() else "its tables are of another version: run campusbridge db upgrade"
     except DBAPIError as error:
         return f"unreachable ({type(error).__name__})"
+
+
+def _alerts(ledger: Callable[[], Ledger]) -> list[OpenAlert]:
+    try:
+        return open_alerts(ledger())
+    except DBAPIError:  # told under `ledger`
+        return []
+
+
+def _sources(ledger: Callable[[], Ledger]) -> str | list[str]:
+    return [str(entry) for entry in _alerts(ledger)] or "ok"
 
 
 def _redis(ping: Callable[[], None]) -> str:

@@ -1,112 +1,256 @@
-"""What Edusign's API adds to a signature: the sheet with the signer's row, and the person.
+"""What Edusign's API adds to a thin body, kind by kind: the sheet with the signer's row, people, groups, documents.
 
-HTTP 200 does not mean success, the envelope's `status` does (developers.edusign.com/docs/requests-and-responses).
-`GET /v1/course/lock/{id}` LOCKS a sheet although it is a GET: paths are made here from plain ids only, never from what
-a body says.
+Times of an event: Edusign's webhooks have none, its objects have DATE_CREATED and DATE_UPDATED. They are taken over
+where they fit the delivery, which follows within minutes, as nothing is ever sent twice.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
-from bridge.core.contracts import Settings, SourceApi
+from bridge.core.contracts import SourceApi
 from bridge.core.errors import PayloadError, SourceUnavailable
 from bridge.core.events import Enrichment, Event
-from bridge.core.nouns import Person, Session
+from bridge.core.nouns import Group, Person, Session
 from bridge.core.payload import Payload
-from connectors.edusign.shapes import attendance_of, course_of, has_signed, person_of, session_of, soft_flag, soft_text
+from connectors.edusign import asking, shapes
+from connectors.edusign.asking import ask, is_young
+from connectors.edusign.completing import (
+    PEOPLE,
+    course_of,
+    dated,
+    id_of,
+    moment,
+    named,
+    own,
+    remembered,
+    with_sheet,
+)
+from connectors.edusign.shapes import Role, soft_text
 
-SHEET: Final = "/v1/course/{courseId}"
-STUDENT: Final = "/v1/student/{studentId}"
+Recipe = Callable[[Event, SourceApi], Event]
 
-_PLAIN_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_KEEP_SHEET: Final = 30
-_KEEP_PERSON: Final = 600
+_ABSENCE_PAGES: Final = 5
+"""How far the list of justified absences is read for one of them; in what order it comes is not documented."""
 
 
 def enriched(event: Event, api: SourceApi) -> list[Event]:
-    """A signature with the session's title and times, the signer's name, and whether and when they signed.
+    """The event completed: `full`, `partial` or `missing`, as the manifest says of each call.
 
-    `full` when sheet, row and person are there, `partial` when some are, `missing` when none is.
+    Raises SourceUnavailable for what may be there later.
     """
     try:
-        return [_signature(event, api)]
+        return [replace(RECIPES[event.sourceevent](event, api), observedat=api.now)]
     except PayloadError as error:
         raise SourceUnavailable(f"an answer of Edusign's API has an unexpected shape: {error}") from None
 
 
-def _signature(event: Event, api: SourceApi) -> Event:
+# --- sheets -----------------------------------------------------------------------------------------------------------
+
+
+def _session(event: Event, api: SourceApi, *, when: str | None = None) -> Event:
+    """The sheet that an event is about, or the last known one where it is gone."""
+    id = id_of(event.data.session)
+    sheet = own(event, api, asking.SHEET, id, gone_is_news=event.type == "session.cancelled")
+    if sheet is None or id is None:
+        return remembered(event, api)
+    data, complete = with_sheet(event, api, sheet, id)
+    return dated(event, api, data, "full" if complete else "partial", moment(sheet, when, api))
+
+
+def _signature(role: Role, event: Event, api: SourceApi) -> Event:
+    """A signature with the session's title and times, the signer's name, and whether and when they signed."""
     data = event.data
-    course_id, student_id = _id_of(data.session), _id_of(data.person)
-    young = api.now - event.recordedtime < timedelta(seconds=api.settings.options["settling_seconds"])
-    sheet = _ask(api, SHEET, course_id, keep=_KEEP_SHEET)
-    row = _row(sheet, student_id)
-    if sheet is not None and not _signed(row):
-        # The sheet may have been kept since before this signature: one more look at the present one.
-        sheet = _ask(api, SHEET, course_id)
-        row = _row(sheet, student_id)
-    if course_id and young and (sheet is None or not _signed(row)):
-        raise SourceUnavailable(f"GET {SHEET} does not show the signature yet")
-    student = _ask(api, STUDENT, student_id, keep=_KEEP_PERSON)
-
-    if sheet is not None and course_id:
-        data = replace(
-            data,
-            session=session_of(course_id, _status_of(sheet), sheet, api.settings),
-            course=course_of(sheet) or data.course,
-        )
+    sheet_id, person_id = id_of(data.session), id_of(data.person)
+    sheet = ask(event, api, asking.SHEET, sheet_id, keep=asking.KEEP_SUBJECT, fresh=True, extra=True)
+    row = shapes.row_of(sheet, role, person_id)
+    path = asking.path_of(asking.SHEET, sheet_id)
+    if path and sheet is not None and not (row and row.signed):
+        # The kept sheet may be from before this signature.
+        sheet = ask(event, api, asking.SHEET, sheet_id, keep=0, extra=True)
+        row = shapes.row_of(sheet, role, person_id)
+    if path and is_young(event, api) and not (row and row.signed):
+        raise SourceUnavailable(f"GET {asking.SHEET} does not show the signature yet")
+    person, had = named(event, api, role, person_id)
+    titled = True
+    if sheet is not None and sheet_id:
+        data, titled = with_sheet(event, api, sheet, sheet_id)
+    signed_at = None
     if row is not None:
-        data = replace(data, attendance=attendance_of(row, api.settings))
-    if student is not None and student_id:
-        data = replace(data, person=person_of(student_id, "learner", student, api.settings))
-    found = [sheet is not None and row is not None] * (course_id is not None) + [student is not None]
-    grade: Enrichment = "full" if all(found) else "partial" if sheet is not None or any(found) else "missing"
-    return replace(event, data=data, enrichment=grade, observedat=api.now)
+        data = replace(data, attendance=shapes.attendance_of(row, api.settings))
+        signed_at = data.attendance.signed_at if data.attendance else None
+    if person is not None:
+        data = replace(data, person=person)
+    found = [row is not None] * (sheet_id is not None) + [had]
+    grade: Enrichment = "full" if all(found) and titled else "partial" if sheet is not None or any(found) else "missing"
+    return dated(event, api, data, grade, signed_at)
 
 
-def _id_of(noun: Session | Person | None) -> str | None:
-    return noun.key.removeprefix("edusign:") if noun is not None and noun.key else None
+def _absence(event: Event, api: SourceApi) -> Event:
+    """An absence: whose it is and since when, by the list of justifications, and the sheet and row it is about."""
+    data, attendance = event.data, event.data.attendance
+    sheet_id, report = id_of(data.session), attendance.report_ref if attendance else None
+    entry = _justification(event, api, report) if report else None
+    if entry is None and report and is_young(event, api):
+        raise SourceUnavailable(f"GET {asking.ABSENCES} does not show the absence yet")
+    person_id = id_of(data.person) or (soft_text(entry.at("STUDENT_ID")) if entry else None)
+    person, had = named(event, api, "learner", person_id)
+    found = [had, *([entry is not None] if report else [])]
+    if person is not None:
+        data = replace(data, person=person)
+    elif person_id:
+        data = replace(data, person=shapes.person_of(person_id, "learner", Payload(None), api.settings))
+    if entry is not None and report:
+        data = replace(data, artifact=shapes.proof_of(entry, report))
+    if sheet_id:
+        sheet = ask(event, api, asking.SHEET, sheet_id, keep=asking.KEEP_SUBJECT, fresh=True, extra=True)
+        found.append(sheet is not None)
+        if sheet is not None:
+            data, titled = with_sheet(replace(event, data=data), api, sheet, sheet_id)
+            found.append(titled)
+    grade: Enrichment = "full" if all(found) else "partial" if any(found) else "missing"
+    column = "REQUEST_DATE" if event.sourceevent == "on_request_justified_absence" else "DATE_CREATION"
+    return dated(event, api, data, grade, moment(entry, column, api) if entry else None)
 
 
-def _row(sheet: Payload | None, student: str | None) -> Payload | None:
-    """The signer's row of a sheet; in STUDENTS, alone among the columns, the keys are camel case."""
-    if sheet is None or student is None:
-        return None
-    return next((row for row in sheet.at("STUDENTS").items() if soft_text(row.at("studentId")) == student), None)
+def _justification(event: Event, api: SourceApi, id: str) -> Payload | None:
+    """One justified absence. No page tells how to ask for a single one; clients read the list."""
+    for number in range(_ABSENCE_PAGES):
+        entries = asking.ask_list(event, api, asking.ABSENCES, {"page": str(number)}, keep=asking.KEEP_SUBJECT)
+        found = next((entry for entry in entries if soft_text(entry.at("ID")) == id), None)
+        if found is not None or not entries:
+            return found
+    return None
 
 
-def _signed(row: Payload | None) -> bool:
-    return row is not None and has_signed(row)
+# --- people and groups ------------------------------------------------------------------------------------------------
 
 
-def _status_of(sheet: Payload) -> str | None:
-    return "locked" if soft_flag(sheet.at("LOCKED")) else None
+def _person(role: Role, event: Event, api: SourceApi, *, when: str) -> Event:
+    """Somebody whom an event is about. Edusign archives: a deleted one is still shown, as HIDDEN, or not any more."""
+    id = id_of(event.data.person)
+    record = own(event, api, PEOPLE[role], id, gone_is_news=event.type == "person.deleted")
+    if record is None or id is None:
+        return remembered(event, api)
+    data = replace(event.data, person=shapes.person_of(id, role, record, api.settings))
+    return dated(event, api, data, "full", moment(record, when, api))
 
 
-def _ask(api: SourceApi, template: str, id: str | None, *, keep: float = 0) -> Payload | None:
-    """An object by its id; None when there is none. Raises SourceUnavailable for a refusal that may pass."""
-    if id is None or not _PLAIN_ID.fullmatch(id):
-        return None
-    path = template[: template.index("{")] + id
-    answer = api.get(path, keep=keep)
-    if answer is not None and answer.at("status").value != "success" and keep:
-        answer = api.get(path)  # a refusal must not be kept as long as a person's name
-    if answer is None:
-        return None
-    if answer.at("status").value == "success":
-        result = answer.at("result")
-        return result.object() if result.present and result.value != [] else None
-    if _says_gone(answer, api.settings):
-        return None
-    raise SourceUnavailable(f"GET {template} answered 200 with a status other than success")
+def _email(event: Event, api: SourceApi) -> Event:
+    """Whose address does not work. The address that came back stays, whatever the record says by now.
+
+    An address alone is looked for among the students by `search`: it never becomes part of a path, which is shown.
+    """
+    person = event.data.person or Person()
+    role: Role = "instructor" if person.role == "instructor" else "learner"
+    id, address = id_of(person), person.email
+    record: Payload | None
+    if id:
+        record = own(event, api, PEOPLE[role], id)
+    else:
+        query = {"page": "0", "search": address or ""}
+        entries = asking.ask_list(event, api, asking.STUDENTS, query, keep=asking.KEEP_SUBJECT) if address else []
+        same = (entry for entry in entries if _folded(soft_text(entry.at("EMAIL"))) == _folded(address))
+        record = next(same, None)
+        id = soft_text(record.at("ID")) if record else None
+    if record is None or id is None:
+        return remembered(event, api)
+    found = shapes.person_of(id, role, record, api.settings)
+    return replace(
+        event, data=replace(event.data, person=replace(found, email=address or found.email)), enrichment="full"
+    )
 
 
-def _says_gone(answer: Payload, settings: Settings) -> bool:
-    """`message` is a text, or a list of them for validation errors; its words are nowhere documented."""
-    message = answer.at("message")
-    said = [message] if isinstance(message.value, str) else list(message.items())
-    words = " ".join(soft_text(part) or "" for part in said).casefold()
-    return any(sign.casefold() in words for sign in settings.options["not_found_messages"])
+def _group(event: Event, api: SourceApi, *, when: str) -> Event:
+    group = event.data.group or Group()
+    record = own(event, api, asking.GROUP, id_of(group), gone_is_news=event.type == "group.deleted")
+    if record is None:
+        return remembered(event, api)
+    data = replace(event.data, group=replace(group, name=soft_text(record.at("NAME"))))
+    return dated(event, api, data, "full", moment(record, when, api))
+
+
+# --- documents and surveys --------------------------------------------------------------------------------------------
+
+
+def _document(event: Event, api: SourceApi) -> Event:
+    """Title, owner and programme. Its links open it for whoever has them (DOCUMENT_URL, PDF_URL): none is taken."""
+    data, artifact = event.data, event.data.artifact
+    record = own(event, api, asking.DOCUMENT, id_of(artifact))
+    if record is None or artifact is None:
+        return remembered(event, api)
+    student, professor = soft_text(record.at("STUDENT_ID")), soft_text(record.at("PROFESSOR_ID"))
+    person, had = None, True
+    if student or professor:
+        role: Role = "learner" if student else "instructor"
+        person, had = named(event, api, role, student or professor)
+        person = person or shapes.person_of(student or professor, role, Payload(None), api.settings)
+    course, titled = course_of(event, api, record)
+    data = replace(data, artifact=replace(artifact, title=soft_text(record.at("NAME"))), person=person, course=course)
+    return dated(event, api, data, "full" if had and titled else "partial", moment(record, "DATE_UPDATED", api))
+
+
+def _survey(event: Event, api: SourceApi) -> Event:
+    """Title, session and programme of a survey; who answered only where the API itself says that it is not anonymous.
+
+    Whatever goes wrong, an event never goes on with a person whom the API has not cleared. One that came with somebody
+    is therefore not given up with an error on its last try, as it would go on as it came.
+    """
+    bare = replace(event, data=replace(event.data, person=None), enrichment="missing")
+    artifact, id = event.data.artifact, id_of(event.data.artifact)
+    patience = asking.REFUSED_FOR if event.data.person is None else timedelta(0)
+    record = ask(
+        event, api, asking.SURVEY, id, keep=asking.KEEP_SUBJECT, fresh=True, extra=True, patience=patience
+    )  # fmt: skip
+    if record is None or artifact is None:
+        if asking.path_of(asking.SURVEY, id) and is_young(event, api):
+            raise SourceUnavailable(f"GET {asking.SURVEY} does not show the survey yet")
+        return bare
+    course, titled = course_of(event, api, record)
+    sheet = soft_text(record.at("COURSE_ID"))
+    data = replace(
+        bare.data,
+        artifact=replace(artifact, title=soft_text(record.at("NAME"))),
+        course=course,
+        session=Session(key=shapes.key_of(sheet)) if sheet else None,
+    )
+    had = True
+    if event.data.person is not None and shapes.names_people(record):
+        person, had = named(event, api, "learner", id_of(event.data.person))
+        data = replace(data, person=person or event.data.person)
+    return replace(event, data=data, enrichment="full" if had and titled else "partial")
+
+
+def _folded(address: str | None) -> str | None:
+    return address.strip().casefold() if address else None
+
+
+_CREATED, _UPDATED = "DATE_CREATED", "DATE_UPDATED"
+_ROLES: Final[Mapping[str, Role]] = {"student": "learner", "teacher": "instructor"}
+
+RECIPES: Final[Mapping[str, Recipe]] = {
+    "on_course_created": partial(_session, when=_CREATED),
+    "on_course_edited": partial(_session, when=_UPDATED),
+    **dict.fromkeys(("on_course_start", "on_course_end", "on_course_deleted", "on_course_locked"), _session),
+    **dict.fromkeys(("on_zoom_meeting_created", "on_abscence_report_generated"), _session),
+    **dict.fromkeys(("on_justified_absence", "on_request_justified_absence"), _absence),
+    "on_student_sign": partial(_signature, "learner"),
+    "on_teacher_sign": partial(_signature, "instructor"),
+    **{
+        f"on_{noun}_{what}": partial(_person, role, when=_CREATED if what == "created" else _UPDATED)
+        for noun, role in _ROLES.items()
+        for what in ("created", "edited", "deleted", "unremoved")
+    },
+    **{
+        f"on_group_{what}": partial(_group, when=_CREATED if what == "created" else _UPDATED)
+        for what in ("created", "edited", "deleted", "unremoved")
+    },
+    "on_email_invalid": _email,
+    "on_document_completed": _document,
+    "on_survey_answer": _survey,
+}
+"""Only what has an endpoint behind it: cron_midnight and on_app_parameters_changed say all they have to say."""

@@ -7,13 +7,15 @@ Columns are picked one by one: PASSWORD, PIN, login tokens, signature images and
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from typing import Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from bridge.core.contracts import Settings
 from bridge.core.errors import PayloadError
-from bridge.core.nouns import Attendance, Course, Identifier, Person, Session
+from bridge.core.nouns import Artifact, Attendance, Course, Identifier, Person, Session
 from bridge.core.payload import Payload
 
 Role = Literal["learner", "instructor"]
@@ -23,6 +25,10 @@ _ID_SCHEMES: Final = {"learner": "edusign.studentId", "instructor": "edusign.pro
 
 def key_of(id: str) -> str:
     return f"edusign:{id}"
+
+
+def id_of(key: str) -> str:
+    return key.removeprefix("edusign:")
 
 
 def person_of(id: str | None, role: Role | None, record: Payload, settings: Settings) -> Person:
@@ -61,26 +67,91 @@ def course_of(record: Payload) -> Course | None:
     return Course(key=key_of(training), identifiers=(Identifier(scheme="edusign.trainingId", value=training),))
 
 
-def has_signed(row: Payload) -> bool:
-    """Edusign's own Moodle plugin goes by the signature alone (github.com/Edusign/moodle-mod_edusign, locallib.php).
+def names_people(survey: Payload) -> bool:
+    """Whether a survey says that it is not anonymous; one that says nothing readable counts as anonymous."""
+    try:
+        return survey.at("ANONYMOUS").maybe_flag() is False
+    except PayloadError:
+        return False
 
-    A row that the platform calls present and dates counts too: may a key without the right to see signatures get them
-    empty? Unknown.
+
+def proof_of(absence: Payload, id: str) -> Artifact | None:
+    """That somebody sent in a proof of their absence. Not its FILE_URL, TYPE or COMMENT: those may speak of illness."""
+    return Artifact(key=key_of(id), kind="document") if absence.at("FILE_URL").present else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """Somebody on a sheet. `late` is in minutes; `stay` is where the times of the row stand."""
+
+    signed: bool
+    at: Payload
+    excused: bool = False
+    mailed: bool = False
+    late: float = 0
+    stay: Payload = field(default_factory=lambda: Payload(None))
+
+
+def rows(sheet: Payload) -> Iterator[tuple[str, Row]]:
+    """The students of a sheet; in STUDENTS, alone among the columns, the keys are camel case.
+
+    Edusign's own Moodle plugin goes by the signature alone (github.com/Edusign/moodle-mod_edusign, locallib.php). A row
+    that the platform calls present and dates counts too: lists show states only, and may a key without the right to
+    see signatures get them empty? Unknown.
     """
-    return row.at("signature").present or (row.at("timestamp").present and soft_flag(row.at("state")))
+    for row in sheet.at("STUDENTS").items():
+        id = soft_text(row.at("studentId"))
+        if id is not None:
+            yield (
+                id,
+                Row(
+                    signed=row.at("signature").present or (row.at("timestamp").present and soft_flag(row.at("state"))),
+                    at=row.at("timestamp"),
+                    excused=row.at("absenceId").present,
+                    mailed=row.at("signatureEmail").present,
+                    late=_minutes(row.at("delay")),
+                    stay=row,
+                ),
+            )
 
 
-def attendance_of(row: Payload, settings: Settings) -> Attendance:
-    """A row of a sheet's STUDENTS: present or late when signed, else excused, unknown (a mail is out) or absent."""
-    mailed = row.at("signatureEmail").present
-    if not has_signed(row):
-        excused, waiting = row.at("absenceId").present, mailed
-        return Attendance(status="excused" if excused else "unknown" if waiting else "absent")
+def teacher_rows(sheet: Payload) -> Iterator[tuple[str, Row]]:
+    """The teachers of a sheet: they have signed when PROFESSOR_SIGNATURE(_n) is not empty (seen in clients).
+
+    The columns of their times are inferred from the one that the reference names, PROFESSOR_SIGNATURE_TIMESTAMP.
+    """
+    for slot in ("", "_2", "_3"):
+        id = soft_text(sheet.at(f"PROFESSOR{slot}"))
+        if id is not None:
+            at = sheet.first(f"PROFESSOR_SIGNATURE_TIMESTAMP{slot}", f"PROFESSOR_SIGNATURE{slot}_TIMESTAMP")
+            yield id, Row(signed=sheet.at(f"PROFESSOR_SIGNATURE{slot}").present, at=at)
+
+
+def row_of(sheet: Payload | None, role: Role, id: str | None) -> Row | None:
+    """Somebody's row of a sheet."""
+    if sheet is None or id is None:
+        return None
+    return dict(rows(sheet) if role == "learner" else teacher_rows(sheet)).get(id)
+
+
+def attendance_of(row: Row, settings: Settings) -> Attendance:
+    """A row as attendance: present or late when signed, else excused, unknown (a mail is out) or absent."""
+    if not row.signed:
+        return Attendance(status="excused" if row.excused else "unknown" if row.mailed else "absent")
     return Attendance(
-        status="late" if _minutes(row.at("delay")) > 0 else "present",
-        signed_at=moment(row.at("timestamp"), settings),
-        method="email" if mailed else "sheet",
+        status="late" if row.late > 0 else "present",
+        signed_at=moment(row.at, settings),
+        method="email" if row.mailed else "sheet",
+        minutes=_stayed(row, settings),
     )
+
+
+def _stayed(row: Row, settings: Settings) -> int | None:
+    """Minutes in class of somebody who went, or was sent, before the end; None where no row says so."""
+    start, left = moment(row.stay.at("start"), settings), moment(row.stay.first("earlyDeparture", "excluded"), settings)
+    if start is None or left is None:
+        return None
+    return max(0, int((left - start).total_seconds() / 60 - row.late))
 
 
 def moment(value: Payload, settings: Settings) -> datetime | None:
@@ -103,6 +174,12 @@ def soft_text(value: Payload) -> str | None:
         return value.maybe_text()
     except PayloadError:
         return None
+
+
+def is_hidden(record: Payload) -> bool:
+    """Whether somebody or a group is archived: HIDDEN is 0 or 1, and of teachers a list of schools."""
+    hidden = record.at("HIDDEN")
+    return bool(hidden.value) if isinstance(hidden.value, list) else soft_flag(hidden)
 
 
 def _zone(name: str) -> tzinfo:

@@ -7,35 +7,33 @@ from __future__ import annotations
 
 import json
 import random
-import threading
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Final, Literal
-from urllib.parse import unquote
 
 from bridge.core.contracts import ApiCall, ApiReply, Call, SendingRule, SignedCall
 from bridge.core.events import Json
 from bridge.core.signing import sign as hmac_of
+from connectors.edusign.simulated_api import API_KEY, SimulatedApi
+from connectors.edusign.simulated_records import SURVEYS, record
 from connectors.edusign.world import Noun, School, Sheet
 
 # No retry, a notice in the dashboard instead; 15 s (developers.edusign.com/docs/webhooks-2). What counts as success is
 # not documented.
 RULE: Final = SendingRule(success=range(200, 300), timeout=15.0, retries=())
 
-API_KEY: Final = "5b0c0f0e-6a43-4a71-9f55-3f1f6a9d2c11"
 SCHOOL: Final = "school:"
 _NOUNS: Final[Mapping[str, Noun]] = {
-    "student": "student", "professor": "professor", "group": "group", "course": "course",
+    "student": "student", "professor": "professor", "teacher": "professor", "group": "group", "course": "course",
 }  # fmt: skip
-_PAGE: Final[Mapping[Noun, int]] = {"student": 100, "professor": 100, "group": 100, "course": 40}
 _CHANGES: Final = ("created", "edited", "deleted", "unremoved")
 _ABOUT: Final[Mapping[str, tuple[str, ...]]] = {
     **dict.fromkeys(("cron_midnight", "on_app_parameters_changed"), ()),
     **dict.fromkeys(("on_course_created", "on_course_start", "on_course_edited", "on_course_end"), ("course",)),
     **dict.fromkeys(("on_course_deleted", "on_course_locked", "on_zoom_meeting_created"), ("course",)),
     "on_abscence_report_generated": ("course",),
-    **dict.fromkeys(("on_justified_absence", "on_request_justified_absence"), ("absence", "course", "student")),
+    "on_justified_absence": ("absence", "course", "student"),
+    "on_request_justified_absence": ("absence",),
     "on_student_sign": ("course", "student"),
     "on_teacher_sign": ("course", "teacher"),
     **{f"on_{noun}_{what}": (noun,) for noun in ("student", "teacher", "group") for what in _CHANGES},
@@ -53,6 +51,18 @@ _RARE: Final = (
     "on_app_parameters_changed",
 )  # fmt: skip
 
+_HAPPENS: Final[Mapping[str, Callable[[School, Sheet, int], object]]] = {
+    "on_student_sign": School.sign,
+    "on_justified_absence": School.excuse,
+    "on_request_justified_absence": School.ask_to_excuse,
+    "on_teacher_sign": lambda school, sheet, _: school.teacher_signs(sheet),
+    "on_course_deleted": lambda school, sheet, _: school.delete(sheet),
+    "on_course_edited": lambda school, sheet, _: school.edit(sheet),
+    "on_course_end": lambda school, sheet, _: school.end(sheet),
+    "on_course_locked": lambda school, sheet, _: school.close(sheet),
+}
+"""What a single call of a kind changes at the school."""
+
 
 def platform(seed: int = 1, people: int = 200) -> Platform:
     """A school of its own, the same for the same seed."""
@@ -66,14 +76,17 @@ def settings(secret: str, api_url: str, *, style: Literal["app", "school"] = "ap
 
 
 class Platform:
-    """A simulated Edusign. `calls` counts API calls by method and path template; `maintenance` makes the API fail."""
+    """A simulated Edusign: its school, its webhooks, and `api` with the knobs of its API. `calls` are counted there."""
 
     def __init__(self, seed: int, people: int) -> None:
         self.school = School(seed, max(1, people))
-        self.calls: Counter[str] = Counter()
-        self.maintenance = False
+        self.api = SimulatedApi(self.school)
+        self.calls = self.api.calls
         self._draw = random.Random(seed)
-        self._counting = threading.Lock()
+
+    def answer(self, call: ApiCall) -> ApiReply:
+        """The platform's API."""
+        return self.api.answer(call)
 
     # --- webhooks -----------------------------------------------------------------------------------------------------
 
@@ -84,45 +97,47 @@ class Platform:
             lesson += 1
             yield from self._lesson()
             if lesson % 4 == 0:
-                yield self._call("cron_midnight")
+                yield self._call("cron_midnight", {})
 
     def _lesson(self) -> Iterator[Call]:
         school, draw = self.school, self._draw
         sheets = [school.new_sheet(group) for group in range(school.groups)]
         for sheet in sheets:
-            yield self._call("on_course_created", sheet)
+            yield self._about(sheet, "on_course_created")
             if draw.random() < 0.1:
-                school.change(sheet, edited=True)
-                yield self._call("on_course_edited", sheet)
+                school.edit(sheet)
+                yield self._about(sheet, "on_course_edited")
             if draw.random() < 0.1:
-                yield self._call("on_zoom_meeting_created", sheet)
+                yield self._about(sheet, "on_zoom_meeting_created")
         cancelled = [sheet for sheet in sheets if len(sheets) > 1 and draw.random() < 0.03]
         for sheet in cancelled:
-            school.change(sheet, deleted=True)
-            yield self._call("on_course_deleted", sheet)
+            school.delete(sheet)
+            yield self._about(sheet, "on_course_deleted")
         sheets = [sheet for sheet in sheets if not sheet.deleted]
         for sheet in sheets:
-            yield self._call("on_course_start", sheet)
+            yield self._about(sheet, "on_course_start")
         queue = [(sheet, student) for sheet in sheets for student in sheet.members]
         draw.shuffle(queue)
         for sheet, student in queue:
             if school.habit(sheet, student)[0] != "never":
                 school.sign(sheet, student)
-                yield self._call("on_student_sign", sheet, student)
+                yield self._about(sheet, "on_student_sign", student)
             if draw.random() < 0.01:
                 yield self.sample(draw.choice(_RARE))
         for sheet in sheets:
-            school.change(sheet, teacher_signed=True)
-            yield self._call("on_teacher_sign", sheet)
-            yield self._call("on_course_end", sheet)
-            school.change(sheet, locked=True)
-            yield self._call("on_course_locked", sheet)
-            yield self._call("on_abscence_report_generated", sheet)
+            school.teacher_signs(sheet)
+            yield self._about(sheet, "on_teacher_sign")
+            school.end(sheet)
+            yield self._about(sheet, "on_course_end")
+            school.close(sheet)
+            yield self._about(sheet, "on_course_locked")
+            yield self._about(sheet, "on_abscence_report_generated")
             absent = [student for student in sheet.members if student not in sheet.signed]
             for student in (one for one in absent if draw.random() < 0.3):
-                yield self._call("on_request_justified_absence", sheet, student)
+                school.ask_to_excuse(sheet, student)
+                yield self._about(sheet, "on_request_justified_absence", student)
                 school.excuse(sheet, student)
-                yield self._call("on_justified_absence", sheet, student)
+                yield self._about(sheet, "on_justified_absence", student)
 
     def sample(self, kind: str) -> Call:
         """One call of a kind, and the school is changed accordingly. Also `school:<kind>` and the calls about the app.
@@ -131,50 +146,49 @@ class Platform:
         """
         if kind in ("test-install-app", "test-uninstall-app", "app-form-completion"):
             return Call(kind=kind, body=self._about_the_app(kind))
-        native = kind.removeprefix(SCHOOL)
+        native, school, draw = kind.removeprefix(SCHOOL), self.school, self._draw
         nouns = _ABOUT[native]
-        school = self.school
-        sheet = school.new_sheet(self._draw.randrange(school.groups)) if "course" in nouns else None
-        student = self._draw.choice(sheet.members) if sheet else self._draw.randrange(school.people)
-        id = school.id_of("student", student)
-        if native == "on_student_sign" and sheet:
-            school.sign(sheet, student)
-        elif native == "on_justified_absence" and sheet:
-            school.excuse(sheet, student)
-        elif native == "on_student_created":
-            student = len(school.ids("student"))
-            id = school.add_student()
-        call = self._call(kind, sheet, student)
-        if native in ("on_student_deleted", "on_student_unremoved"):
-            school.archive(id, archived=native == "on_student_deleted")
-        elif native in ("on_group_deleted", "on_group_unremoved"):
-            school.archive(call.body.get("groupId", ""), archived=native == "on_group_deleted")
-        elif sheet and native in ("on_course_deleted", "on_course_locked", "on_teacher_sign", "on_course_edited"):
-            school.change(
-                sheet,
-                deleted=native == "on_course_deleted",
-                locked=native == "on_course_locked",
-                teacher_signed=native == "on_teacher_sign",
-                edited=native == "on_course_edited",
-            )
-        return call
+        _, noun, *what = native.split("_")
+        if noun in ("student", "teacher", "group") and what[-1] in _CHANGES:
+            return self._changed(kind, noun, what[-1])
+        if "course" in nouns or "absence" in nouns:
+            sheet = school.new_sheet(draw.randrange(school.groups))
+            student = draw.choice(sheet.members)
+            if native in _HAPPENS:
+                _HAPPENS[native](school, sheet, student)
+            return self._about(sheet, kind, student)
+        student = draw.randrange(school.people)
+        values = {"student": school.id_of("student", student), "email": school.email("student", student)}
+        if "document" in nouns:
+            values["document"] = school.complete_document()
+        if "survey" in nouns:
+            values["survey"] = school.answer_survey(student % SURVEYS, student)
+        return self._call(kind, values)
 
-    def _call(self, kind: str, sheet: Sheet | None = None, student: int = 0) -> Call:
-        school, native = self.school, kind.removeprefix(SCHOOL)
-        teacher = school.id_of("professor", sheet.professor if sheet else student % school.teachers)
+    def _changed(self, kind: str, noun: str, what: str) -> Call:
+        """Somebody, or a group, is created, edited, archived or restored."""
+        school, of = self.school, _NOUNS[noun]
+        number = school.join(of) if what == "created" else self._draw.randrange(len(school.members[of]))
+        if what != "created":
+            archived = {"deleted": True, "unremoved": False}.get(what)
+            school.change(of, number, archived=archived)
+        return self._call(kind, {noun: school.id_of(of, number)})
+
+    def _about(self, sheet: Sheet, kind: str, student: int = 0) -> Call:
+        school = self.school
         values = {
-            "course": sheet.id if sheet else "",
+            "course": sheet.id,
             "student": school.id_of("student", student),
-            "teacher": teacher,
-            "group": school.id_of("group", sheet.group if sheet else student % school.groups),
-            "absence": school.id_of(f"absence|{sheet.number if sheet else 0}", student),
-            "document": school.id_of("document", student),
-            "email": school.email("student", student),
-            "survey": school.id_of("survey", student % 7),
+            "teacher": school.id_of("professor", sheet.professor),
+            "absence": school.id_of(f"absence|{sheet.number}", student),
         }
+        return self._call(kind, values)
+
+    def _call(self, kind: str, values: Mapping[str, str]) -> Call:
+        native = kind.removeprefix(SCHOOL)
         if kind.startswith(SCHOOL):
             return Call(kind=kind, body={"type": native} | self._nested(values, _ABOUT[native]))
-        body: Json = {"type": native, "appId": school.app_id}
+        body: Json = {"type": native, "appId": self.school.app_id}
         for noun in _ABOUT[native]:
             body |= {"email": values["email"]} if noun == "email" else {f"{noun}Id": values[noun]}
         return Call(kind=kind, body=body)
@@ -184,8 +198,8 @@ class Platform:
         body: Json = {}
         for noun in nouns:
             name = "professor" if noun == "teacher" else noun
-            record = (self.school.record(_NOUNS[name], values[noun]) if name in _NOUNS else None) or {}
-            shown = {key: record[key] for key in ("NAME", "START", "END", "EMAIL") if key in record}
+            known = (record(self.school, _NOUNS[name], values[noun]) if name in _NOUNS else None) or {}
+            shown = {key: known[key] for key in ("NAME", "START", "END", "EMAIL") if key in known}
             body |= {"email": values["email"]} if noun == "email" else {name: {"ID": values[noun]} | shown}
         return body
 
@@ -226,66 +240,3 @@ class Platform:
             "x-edusign-hmac": hmac_of(secret, body),
         }
         return SignedCall(headers=headers, body=body)
-
-    # --- API ----------------------------------------------------------------------------------------------------------
-
-    def answer(self, call: ApiCall) -> ApiReply:
-        """HTTP 200 with an envelope whose `status` tells; technical errors in plain text.
-
-        developers.edusign.com/docs/requests-and-responses; the texts are seen in clients.
-        """
-        if self.maintenance:
-            return ApiReply(status=500, text="Internal Server Error")
-        if call.headers.get("authorization") != f"Bearer {API_KEY}":
-            return ApiReply(status=401, text="Unauthorized")
-        parts = [unquote(part) for part in call.path.strip("/").split("/")]
-        if call.method != "GET" or len(parts) < 2 or parts[0] != "v1":
-            return ApiReply(status=404, text="Not Found")
-        return self._answer(parts[1:], call.query)
-
-    def _answer(self, parts: list[str], query: Mapping[str, str]) -> ApiReply:
-        school = self.school
-        match parts:
-            case ["school"]:
-                self._count("GET /v1/school")
-                return _success(
-                    {"ID": school.id, "NAME": "École Exemple", "LANGUAGE": "fr", "TIMEZONE": "Europe/Paris"}
-                )
-            case [noun] if noun in _NOUNS:
-                self._count(f"GET /v1/{noun}")
-                return self._list(_NOUNS[noun], query.get("page", "0"))
-            case [noun, id] if noun in _NOUNS:
-                self._count(f"GET /v1/{noun}/{{{noun}Id}}")
-                record = school.record(_NOUNS[noun], id)
-                return _success(record) if record else _failure(f"{noun.capitalize()} not found")
-            case ["student" | "professor" as noun, "by-email", email]:
-                self._count(f"GET /v1/{noun}/by-email/{{email}}")
-                record = school.by_email(_NOUNS[noun], email)
-                return _success(record) if record else _failure(f"{noun.capitalize()} not found")
-            case ["course", "lock", id]:
-                self._count("GET /v1/course/lock/{courseId}")
-                return _success({"ID": id}) if school.lock_sheet(id) else _failure("Course not found")
-            case _:
-                return ApiReply(status=404, text="Not Found")
-
-    def _count(self, call: str) -> None:
-        with self._counting:
-            self.calls[call] += 1
-
-    def _list(self, noun: Noun, page: str) -> ApiReply:
-        """Pages count from 0."""
-        if not (page.isascii() and page.isdigit() and len(page) < 8):
-            return _failure(["page must be a number"])
-        size, ids = _PAGE[noun], self.school.ids(noun)
-        records = [self.school.record(noun, id) for id in ids[int(page) * size : (int(page) + 1) * size]]
-        return _success(
-            [{key: value for key, value in record.items() if key != "GROUPS"} for record in records if record]
-        )
-
-
-def _success(result: object) -> ApiReply:
-    return ApiReply(json={"status": "success", "result": result})
-
-
-def _failure(message: object) -> ApiReply:
-    return ApiReply(json={"status": "error", "message": message})

@@ -8,20 +8,20 @@ An Edusign "course" is one class session with its attendance sheet; a "training"
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import timedelta
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
 
-from bridge.core.contracts import ApiAccess, Challenge, Inbound, Notice, Settings, SourceApi, Verified
+from bridge.core.contracts import ApiAccess, Challenge, Found, Inbound, Notice, Settings, SourceApi, Verified
 from bridge.core.errors import NotGenuine, PayloadError
 from bridge.core.events import Event, stamp
 from bridge.core.normalising import canonical
 from bridge.core.payload import Payload
 from bridge.core.signing import fingerprint
-from connectors.edusign import enrichment
+from connectors.edusign import enrichment, facts, gathering, happenings
 from connectors.edusign.lifecycle import lifecycle_call
 from connectors.edusign.proof import signature_proof, token_proof
 from connectors.edusign.reading import RULES
-from connectors.edusign.shapes import soft_text
+from connectors.edusign.shapes import moment, soft_text
 
 
 def verify(inbound: Inbound, settings: Settings) -> Verified | Challenge:
@@ -57,7 +57,7 @@ def verify(inbound: Inbound, settings: Settings) -> Verified | Challenge:
 
 
 def parse(verified: Verified, settings: Settings) -> list[Notice]:
-    """One delivery is one native event. `occurred_at` stays None: Edusign does not say when."""
+    """One delivery is one native event. Edusign does not say when; only what was found in its lists has a date."""
     inbound = verified.inbound
     payload = Payload.parse(inbound.body).object()
     kind = _kind(payload, inbound, settings)
@@ -68,6 +68,7 @@ def parse(verified: Verified, settings: Settings) -> list[Notice]:
             tenant=settings.options["school_id"] or settings.name,
             # Nothing in the body tells two edits of one object apart, only when they came.
             key=stamp(inbound.received_at),
+            occurred_at=moment(payload.at(facts.DATE), settings),
             received_at=inbound.received_at,
         )
     ]
@@ -91,8 +92,23 @@ def access(settings: Settings) -> ApiAccess | None:
 
 
 def enrich(event: Event, api: SourceApi) -> Iterable[Event]:
-    """Sheet and person of a signature, see `enrichment`."""
+    """A thin body completed, see `enrichment`."""
     return enrichment.enriched(event, api)
+
+
+def gather(events: Sequence[Event], api: SourceApi, waiting: int) -> None:
+    """Students and sheets of many events with few calls, see `gathering`."""
+    gathering.gather(events, api, waiting)
+
+
+def happened(since: datetime, api: SourceApi) -> Iterator[Found]:
+    """What the lists say has happened, see `happenings`."""
+    return happenings.happened(since, api)
+
+
+def fact(event: Event) -> str | None:
+    """What a completed event is about, as `happened` would say it."""
+    return facts.fact(event)
 
 
 # --- what a body is called --------------------------------------------------------------------------------------------

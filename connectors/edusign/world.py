@@ -1,68 +1,113 @@
-"""A made-up school as Edusign's API shows it: students, teachers, groups, and sheets with what was signed so far.
+"""A made-up school: students, teachers, groups, and sheets with what was signed so far.
 
-People follow from their number and the seed; only what changes (sheets, who is archived) is remembered, under a lock.
-Columns that must never leave the connector (PASSWORD, PIN, tokens, signature images) are here on purpose.
+People follow from their number and the seed; only what changes is remembered, under a lock, with the moment at which it
+happened: webhooks, lists and details tell the same story. What the API shows of it is in `simulated_records`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-import string
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
-from bridge.core.events import Json, stamp
-
 GIVEN: Final = ("Ada", "Émile", "Noor", "Linus", "Zoë", "Amara", "Björn", "Chloé", "Hugo", "Inès", "Søren", "Maëlys")
 FAMILY: Final = ("Lovelace", "Durand", "Okafor", "Lefèvre", "Nguyen", "Sørensen", "Moreau", "Silva", "Petit", "Haddad")
-TOPICS: Final = ("Algèbre", "Statistics", "Droit du travail", "Python", "Anglais B2", "Marketing", "Anatomie", "UX Lab")
-FIRST_DAY: Final = datetime(2026, 1, 19, 8, tzinfo=UTC)
+ENROLLED: Final = datetime(2025, 9, 1, 6, tzinfo=UTC)
+MORNING: Final = datetime(2026, 1, 19, 8, tzinfo=UTC)
 GROUP_SIZE: Final = 25
-_SHEETS_KEPT: Final = 20_000
+LESSON: Final = timedelta(minutes=90)
+_STEP: Final = timedelta(milliseconds=200)
+_KEPT: Final = 20_000
 
 Noun = Literal["student", "professor", "group", "course"]
+PERSONAL: Final[tuple[Noun, ...]] = ("student", "professor", "group")
 
 
 @dataclass(slots=True, kw_only=True)
 class Sheet:
-    """One "course": who belongs on it, and what happened to it."""
+    """One "course": who belongs on it, and what happened to it and when."""
 
     id: str
     number: int
     group: int
     professor: int
     start: datetime
+    end: datetime
     members: tuple[int, ...]
-    signed: set[int] = field(default_factory=set)
+    created: datetime
+    updated: datetime
+    signed: dict[int, datetime] = field(default_factory=dict)
     excused: set[int] = field(default_factory=set)
     edits: int = 0
-    teacher_signed: bool = False
+    teacher_signed: datetime | None = None
     locked: bool = False
     deleted: bool = False
 
 
+@dataclass(slots=True, kw_only=True)
+class Member:
+    """A student, a teacher or a group: what changed about them."""
+
+    number: int
+    created: datetime = ENROLLED
+    updated: datetime = ENROLLED
+    archived: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Absence:
+    """Somebody asks for an absence from a sheet to be excused."""
+
+    id: str
+    student: int
+    start: datetime
+    end: datetime
+    asked: datetime
+
+
+@dataclass(slots=True, kw_only=True)
+class Document:
+    id: str
+    number: int
+    created: datetime
+    completed: datetime | None = None
+
+
 class School:
-    """The school and its state; every method may be called from several threads."""
+    """The school and its state; every method may be called from several threads.
+
+    Its clock goes on by a fifth of a second whenever something happens, unless it is given another one; two happenings
+    never have the same time. With `edits_by_anything` the date of update of a
+    sheet moves when it is locked or signed by a teacher, too: what Edusign does is not documented.
+    """
 
     def __init__(self, seed: int, people: int) -> None:
         self.seed = seed
         self.people = people
+        self.clock: Callable[[], datetime] | None = None
+        self.edits_by_anything = False
         self.id = self.id_of("school", 0)
         self.app_id = self.id_of("app", 0)
         self.client_id = hashlib.sha256(f"{seed}|client".encode()).hexdigest()[:32]
         self.teachers = max(3, people // 20)
         self.groups = max(1, people // GROUP_SIZE)
-        self._lock = threading.Lock()
-        self._sheets: OrderedDict[str, Sheet] = OrderedDict()
+        self.lock = threading.RLock()
+        self.sheets: OrderedDict[str, Sheet] = OrderedDict()
+        self.absences: OrderedDict[str, Absence] = OrderedDict()
+        self.documents: OrderedDict[str, Document] = OrderedDict()
+        self.answers: OrderedDict[str, dict[int, datetime]] = OrderedDict()
         self._made = 0
-        self._students = {self.id_of("student", number): number for number in range(people)}
-        self._teachers = {self.id_of("professor", number): number for number in range(self.teachers)}
-        self._groups = {self.id_of("group", number): number for number in range(self.groups)}
-        self._archived: set[str] = set()
+        self._last = MORNING
+        counts: dict[Noun, int] = {"student": people, "professor": self.teachers, "group": self.groups}
+        self.members: dict[Noun, dict[str, Member]] = {
+            noun: {self.id_of(noun, number): Member(number=number) for number in range(count)}
+            for noun, count in counts.items()
+        }
 
     def id_of(self, noun: str, number: int) -> str:
         """16 characters of a-z and 0-9, as Edusign's ids look."""
@@ -70,98 +115,129 @@ class School:
         letters = "0123456789abcdefghijklmnopqrstuvwxyz"
         return "".join(letters[value // 36**place % 36] for place in range(16))
 
+    def now(self) -> datetime:
+        """The school's time in milliseconds, later than that of all that happened before."""
+        with self.lock:
+            if self.clock is None:
+                self._last += _STEP
+            else:
+                now = self.clock()
+                now = now.replace(microsecond=now.microsecond // 1000 * 1000)
+                self._last = max(now, self._last + timedelta(milliseconds=1))
+            return self._last
+
     # --- what happens -------------------------------------------------------------------------------------------------
 
-    def new_sheet(self, group: int) -> Sheet:
-        """A sheet for a group; two groups of lessons a day, 90 minutes each."""
-        with self._lock:
+    def new_sheet(self, group: int, *, starts_in: timedelta = timedelta(0)) -> Sheet:
+        """A sheet for a group and a lesson of 90 minutes."""
+        with self.lock:
             number = self._made
             self._made += 1
-            slot = number // self.groups
+            now = self.now()
             members = tuple(range(group * GROUP_SIZE, min((group + 1) * GROUP_SIZE, self.people)))
             sheet = Sheet(
                 id=self.id_of("course", number),
                 number=number,
                 group=group,
                 professor=number % self.teachers,
-                start=FIRST_DAY + timedelta(days=slot // 4, hours=2 * (slot % 4)),
+                start=now + starts_in,
+                end=now + starts_in + LESSON,
                 members=members or (0,),
+                created=now,
+                updated=now,
             )
-            self._sheets[sheet.id] = sheet
-            if len(self._sheets) > _SHEETS_KEPT:
-                self._sheets.popitem(last=False)
+            self.sheets[sheet.id] = sheet
+            if len(self.sheets) > _KEPT:
+                self.sheets.popitem(last=False)
             return sheet
 
     def sign(self, sheet: Sheet, student: int) -> None:
-        with self._lock:
-            sheet.signed.add(student)
+        with self.lock:
+            sheet.signed[student] = self.now()
 
-    def excuse(self, sheet: Sheet, student: int) -> None:
-        with self._lock:
-            sheet.excused.add(student)
+    def teacher_signs(self, sheet: Sheet) -> None:
+        with self.lock:
+            sheet.teacher_signed = self.now()
+            self._moved(sheet)
 
-    def change(
-        self,
-        sheet: Sheet,
-        *,
-        teacher_signed: bool = False,
-        locked: bool = False,
-        deleted: bool = False,
-        edited: bool = False,
-    ) -> None:
-        with self._lock:
-            sheet.teacher_signed |= teacher_signed
-            sheet.locked |= locked
-            sheet.deleted |= deleted
-            sheet.edits += edited
+    def edit(self, sheet: Sheet) -> None:
+        with self.lock:
+            sheet.edits += 1
+            sheet.updated = self.now()
 
-    def add_student(self) -> str:
-        with self._lock:
-            number = len(self._students)
-            id = self.id_of("student", number)
-            self._students[id] = number
+    def end(self, sheet: Sheet) -> None:
+        """A lesson ends now, whenever it was to end: simulated days are short."""
+        with self.lock:
+            sheet.end = self.now()
+
+    def close(self, sheet: Sheet) -> None:
+        with self.lock:
+            sheet.locked = True
+            self._moved(sheet)
+
+    def delete(self, sheet: Sheet) -> None:
+        with self.lock:
+            sheet.deleted = True
+
+    def ask_to_excuse(self, sheet: Sheet, student: int) -> str:
+        """The id of the absence that is asked to be excused."""
+        with self.lock:
+            id = self.id_of(f"absence|{sheet.number}", student)
+            if id not in self.absences:
+                self.absences[id] = Absence(id=id, student=student, start=sheet.start, end=sheet.end, asked=self.now())
+                self._bound(self.absences)
             return id
 
-    def archive(self, id: str, *, archived: bool) -> None:
-        """Archive or restore a student, teacher or group: Edusign hides, it does not delete."""
-        with self._lock:
-            (self._archived.add if archived else self._archived.discard)(id)
+    def excuse(self, sheet: Sheet, student: int) -> str:
+        with self.lock:
+            sheet.excused.add(student)
+            return self.ask_to_excuse(sheet, student)
+
+    def join(self, noun: Noun) -> int:
+        """A new student, teacher or group; its number."""
+        with self.lock:
+            number, now = len(self.members[noun]), self.now()
+            self.members[noun][self.id_of(noun, number)] = Member(number=number, created=now, updated=now)
+            return number
+
+    def change(self, noun: Noun, number: int, *, archived: bool | None = None) -> None:
+        """Somebody's record is edited, or archived, or restored: Edusign hides, it does not delete."""
+        with self.lock:
+            member = self.members[noun][self.id_of(noun, number)]
+            member.updated = self.now()
+            member.archived = member.archived if archived is None else archived
+
+    def complete_document(self) -> str:
+        with self.lock:
+            number, now = len(self.documents), self.now()
+            id = self.id_of("document", number)
+            self.documents[id] = Document(id=id, number=number, created=now, completed=self.now())
+            self._bound(self.documents)
+            return id
+
+    def answer_survey(self, number: int, student: int) -> str:
+        with self.lock:
+            id = self.id_of("survey", number)
+            self.answers.setdefault(id, {})[student] = self.now()
+            return id
 
     def lock_sheet(self, id: str) -> bool:
         """What `GET /v1/course/lock/{id}` does, although it is a GET. False for an unknown sheet."""
-        with self._lock:
-            sheet = self._sheets.get(id)
+        with self.lock:
+            sheet = self.sheets.get(id)
             if sheet is not None:
-                sheet.locked = True
+                self.close(sheet)
             return sheet is not None
 
-    # --- what the API shows -------------------------------------------------------------------------------------------
+    def _moved(self, sheet: Sheet) -> None:
+        if self.edits_by_anything:
+            sheet.updated = self.now()
 
-    def record(self, noun: Noun, id: str) -> Json | None:
-        """An object by its id as the API shows it, or None."""
-        with self._lock:
-            if noun == "course":
-                sheet = self._sheets.get(id)
-                return None if sheet is None or sheet.deleted else self._course(sheet)
-            number = {"student": self._students, "professor": self._teachers, "group": self._groups}[noun].get(id)
-            if number is None:
-                return None
-            hidden = int(id in self._archived)
-            return {"student": self._student, "professor": self._professor, "group": self._group}[noun](
-                id, number, hidden
-            )
+    def _bound(self, things: OrderedDict[str, Absence] | OrderedDict[str, Document]) -> None:
+        if len(things) > _KEPT:
+            things.popitem(last=False)
 
-    def ids(self, noun: Noun) -> list[str]:
-        with self._lock:
-            if noun == "course":
-                return [id for id, sheet in self._sheets.items() if not sheet.deleted]
-            return list({"student": self._students, "professor": self._teachers, "group": self._groups}[noun])
-
-    def by_email(self, noun: Noun, email: str) -> Json | None:
-        """A student or teacher by address; the number stands in it."""
-        digits = "".join(character for character in email.partition("@")[0] if character in string.digits)
-        found = self.record(noun, self.id_of(noun, int(digits))) if digits and len(digits) < 10 else None
-        return found if found is not None and found["EMAIL"] == email else None
+    # --- what follows from a number -----------------------------------------------------------------------------------
 
     def name(self, noun: str, number: int) -> tuple[str, str]:
         draw = random.Random(f"{self.seed}|{noun}|{number}")
@@ -176,103 +252,3 @@ class School:
         late = draw.choice((5, 12, 25)) if draw.random() < 0.08 else 0
         chance = draw.random()
         return "never" if chance < 0.09 else "email" if chance < 0.17 else "sheet", late
-
-    def _person(self, noun: Literal["student", "professor"], id: str, number: int) -> Json:
-        given, family = self.name(noun, number)
-        return {
-            "ID": id,
-            "EMAIL": self.email(noun, number),
-            "FIRSTNAME": given,
-            "LASTNAME": family,
-            "PHONE": "",
-            "API_ID": f"sis-{noun[0]}{number}" if number % 3 else "",
-            "API_TYPE": "sis" if number % 3 else "",
-            "TAGS": [],
-            "VARIABLES": [],
-            "DATE_CREATED": "2025-09-01T06:00:00.000Z",
-            "DATE_UPDATED": "2025-12-11T18:18:38.000Z",
-            "PASSWORD": "$2b$10$must-never-leave-the-connector",
-            "NEW_PASSWORD_TOKEN": f"reset-{id}",
-        }
-
-    def _student(self, id: str, number: int, hidden: int) -> Json:
-        group = number // GROUP_SIZE
-        return self._person("student", id, number) | {
-            "USERNAME": f"st{number}",
-            "FILE_NUMBER": f"S-{100_000 + number}",
-            "BADGE_ID": "",
-            "PUSH_TOKEN": f"push-{id}",
-            "LANGUAGE": "fr",
-            "HIDDEN": hidden,
-            "SCHOOL_ID": self.id,
-            "GROUPS": [self.id_of("group", group)] if group < self.groups else [],
-            "TRAINING_IDS": [self.id_of("training", group % 3)],
-        }
-
-    def _professor(self, id: str, number: int, hidden: int) -> Json:
-        return self._person("professor", id, number) | {
-            "SPECIALITY": TOPICS[number % len(TOPICS)],
-            "PIN": "pin-4711",
-            "MAGIC_LINK_TOKEN": f"magic-{id}",
-            "LOGIN_CODE": ["123456"],
-            "SCHOOL_ID": [self.id],
-            "HIDDEN": [self.id] if hidden else [],
-        }
-
-    def _group(self, id: str, number: int, hidden: int) -> Json:
-        first = number * GROUP_SIZE
-        last = min(first + GROUP_SIZE, self.people)
-        return {
-            "ID": id,
-            "NAME": f"Promo {number + 1}",
-            "DESCRIPTION": "",
-            "SCHOOL_ID": self.id,
-            "STUDENTS": [self.id_of("student", student) for student in range(first, last)],
-            "HIDDEN": hidden,
-            "API_ID": "",
-            "VARIABLES": [],
-        }
-
-    def _course(self, sheet: Sheet) -> Json:
-        end = sheet.start + timedelta(minutes=90)
-        return {
-            "ID": sheet.id,
-            "NAME": TOPICS[sheet.number % len(TOPICS)] + (" (modifié)" if sheet.edits else ""),
-            "DESCRIPTION": "",
-            "START": stamp(sheet.start),
-            "END": stamp(end),
-            "PROFESSOR": self.id_of("professor", sheet.professor),
-            "PROFESSOR_2": "",
-            "PROFESSOR_SIGNATURE": "https://img.example.test/p.png" if sheet.teacher_signed else None,
-            "CLASSROOM": f"B{sheet.group + 10}",
-            "SCHOOL_GROUP": [self.id_of("group", sheet.group)],
-            "TRAINING_ID": self.id_of("training", sheet.group % 3),
-            "LOCKED": int(sheet.locked),
-            "API_ID": "",
-            "NEED_STUDENTS_SIGNATURE": 1,
-            "SIMPLE_SIGNATURE_PIN": "pin-0042",
-            "STUDENTS": [self._row(sheet, student, end) for student in sheet.members],
-        }
-
-    def _row(self, sheet: Sheet, student: int, end: datetime) -> Json:
-        habit, late = self.habit(sheet, student)
-        signed = student in sheet.signed
-        at = sheet.start + timedelta(minutes=late or student % 5, seconds=student % 60)
-        mail = {"nbSent": 1, "requestId": "r1", "signUntil": stamp(end + timedelta(days=2)), "secondSend": False}
-        return {
-            "_id": self.id_of(f"row|{sheet.number}", student),
-            "studentId": self.id_of("student", student),
-            "courseId": sheet.id,
-            "schoolId": self.id,
-            "start": stamp(sheet.start),
-            "end": stamp(end),
-            "state": signed,
-            "signature": f"https://img.example.test/s/{student}.png" if signed else None,
-            "timestamp": stamp(at) if signed else None,
-            "delay": late if signed else 0,
-            "comment": "",
-            "excluded": None,
-            "absenceId": self.id_of(f"absence|{sheet.number}", student) if student in sheet.excused else None,
-            "earlyDeparture": None,
-            "signatureEmail": mail if habit == "email" else None,
-        }

@@ -10,6 +10,10 @@ from bridge.core.errors import PayloadError
 from bridge.core.payload import Payload
 
 DELIVERED: Final = "candidate_submission_delivered"
+CONFIRMED: Final = "confirm_final_grades"
+GRADED: Final = "candidate.grade_confirmed"
+"""One candidate's grade is confirmed: `confirm_final_grades` about a candidate, or what is found missing later. The
+pages show the event about whole tests alone; is there one about candidates?"""
 EXPORTS: Final = frozenset(
     {
         "qti_export_ready",
@@ -31,7 +35,8 @@ BY_OBJECT: Final[Mapping[str, str]] = {
 dots, so the two cannot be confused."""
 TYPES: Final[Mapping[str, str]] = {
     "verification": "source.verification",
-    "confirm_final_grades": "grade.confirmed",
+    CONFIRMED: "grade.confirmed",
+    GRADED: "grade.published",
     DELIVERED: "submission.submitted",
     "revision_status_updated": "content.revision_status_changed",
     **dict.fromkeys(sorted(EXPORTS), "export.ready"),
@@ -40,7 +45,8 @@ TYPES: Final[Mapping[str, str]] = {
 CONTENT: Final = frozenset({"QUESTION", "QUESTION_SET", "ITEM_BANK", "QTI_SECTION", "DOCUMENT", "PRESET", "ASSET"})
 OF_A_TEST: Final = frozenset(
     {
-        "confirm_final_grades",
+        CONFIRMED,
+        GRADED,
         DELIVERED,
         "submissions_export_finished",
         "event_by_candidates_export_finished",
@@ -58,6 +64,9 @@ def kind_of(body: Payload, options: Mapping[str, Any]) -> str:
         return aliases[native]
     if native == options["delivered_event"]:
         return DELIVERED
+    if native == CONFIRMED and "CANDIDATE" in options["user_object_types"]:
+        # Of a USER it could be whoever confirmed, and a whole test's grades would be missed.
+        return GRADED if body.at("associatedObjectType").value == "CANDIDATE" else CONFIRMED
     return native if native in TYPES else _kind_by_object(native, body, options) or native
 
 

@@ -11,7 +11,7 @@ from bridge.core.contracts import Notice
 from bridge.core.errors import PayloadError
 from bridge.core.nouns import Artifact, Assessment, Change, Data, Identifier, Person, Submission
 from bridge.core.payload import Payload
-from connectors.inspera.kinds import CONTENT, DELIVERED, EXPORTS, OF_A_TEST, TYPES
+from connectors.inspera.kinds import CONFIRMED, CONTENT, DELIVERED, EXPORTS, GRADED, OF_A_TEST, TYPES
 from connectors.inspera.results import assessment, identifier, person
 
 
@@ -23,7 +23,7 @@ def data_of(notice: Notice, options: Mapping[str, Any]) -> Data:
         person=who,
         actor=_actor(body),
         assessment=_assessment(body, kind),
-        submission=_submission(notice, who) if kind == DELIVERED else None,
+        submission=_submission(notice, who),
         artifact=_artifact(notice, options) if kind in EXPORTS else None,
         change=_change(body, kind),
     )
@@ -32,7 +32,7 @@ def data_of(notice: Notice, options: Mapping[str, Any]) -> Data:
 def subject_of(notice: Notice, options: Mapping[str, Any]) -> str:
     """`<noun>/<id>`, the same for all events about one object."""
     body = notice.payload
-    if notice.kind == DELIVERED:
+    if notice.kind in (DELIVERED, GRADED):
         return f"submission/{_submission_id(body, _person(body, notice.kind, options))}"
     if TYPES[notice.kind].startswith("source."):
         return f"source/{notice.tenant}"
@@ -51,9 +51,9 @@ def _person(body: Payload, kind: str, options: Mapping[str, Any]) -> Person | No
     if kind.startswith("user."):
         return person(identifier(body.at("contextObjectId")), options=options)
     number, what = body.at("associatedObjectId"), body.at("associatedObjectType").maybe_text()
-    if kind not in (DELIVERED, "resource_export_completed") or not number.present:
+    if kind not in (DELIVERED, GRADED, "resource_export_completed") or not number.present:
         return None
-    if what is None or what in options["user_object_types"]:
+    if what is None or (kind == GRADED and what == "USER") or what in options["user_object_types"]:
         return person(identifier(number), options=options, role="learner")
     if what == "CANDIDATE":  # this tenant's candidate numbers are no user ids: known, but not who
         return Person(role="learner", identifiers=(Identifier(scheme="inspera.candidateId", value=identifier(number)),))
@@ -85,8 +85,12 @@ def _submission_id(body: Payload, who: Person | None) -> str:
     return f"{run}.{number}" if who is None or who.key else f"{run}.candidate-{number}"
 
 
-def _submission(notice: Notice, who: Person | None) -> Submission:
+def _submission(notice: Notice, who: Person | None) -> Submission | None:
+    if notice.kind not in (DELIVERED, GRADED):
+        return None
     number = _submission_id(notice.payload, who)
+    if notice.kind == GRADED:
+        return Submission(key=f"inspera:{number}")
     return Submission(key=f"inspera:{number}", status="submitted", submitted_at=notice.occurred_at)
 
 
@@ -121,7 +125,7 @@ def is_address(url: str) -> bool:
 
 def _change(body: Payload, kind: str) -> Change | None:
     """What changed, in the platform's own words. The event's id names the field where nothing else does."""
-    if kind in EXPORTS or kind in ("verification", "confirm_final_grades", DELIVERED):
+    if kind in EXPORTS or kind in ("verification", CONFIRMED, GRADED, DELIVERED):
         return None
     fields = {
         "revision_status_updated": "revisionStatus",

@@ -3,58 +3,157 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Final
 
 from bridge.core.contracts import SourceApi
-from bridge.core.errors import PayloadError, SourceUnavailable
+from bridge.core.errors import SourceUnavailable
 from bridge.core.events import Enrichment, Event, child_id
 from bridge.core.nouns import Assessment, Data, Person, Submission
 from bridge.core.payload import Payload
-from connectors.inspera.nouns import is_address
-from connectors.inspera.results import FinalGrade, assessment, final_grades, identifier, person, published
+from connectors.inspera.exports import all_results, exported
+from connectors.inspera.results import (
+    FinalGrade,
+    assessment,
+    final_grade_of,
+    final_grades,
+    identifier,
+    person,
+    published,
+    recognised,
+)
+
+TEST_SECONDS: Final = 600
+"""A sitting's title and times: hundreds of papers come in within minutes, and what changes them sends an event."""
+
+USER_SECONDS: Final = 3600
+"""Names and addresses: somebody's papers and grades come within hours, and a change sends an event."""
+
+SETTLES_WITHIN: Final = timedelta(seconds=30)
+"""How long a 404 is taken for "not yet"."""
+
+_FRESH: Final = frozenset({"person.created", "person.updated", "assessment.period_changed", "assessment.state_changed"})
+"""Events that say that the platform's copy has changed: one that was read before is of no use."""
 
 
-def with_names(event: Event, api: SourceApi) -> list[Event]:
-    """The event with its person and its test. Raises SourceUnavailable and PayloadError."""
-    run, who = _own_id(event.data.assessment), event.data.person
-    test = _test(run, api)
-    user = _user(_own_id(who), api) if who is not None and who.key else None
-    if test is None and user is None and api.now - event.recordedtime < timedelta(seconds=30):
-        raise SourceUnavailable("the API does not know the test yet")
-    complete = test is not None and (user is not None or who is None or not who.key or not _reads_users(api))
-    if who is not None and user is not None:
-        who = person(_own_id(who), options=api.settings.options, details=user, role=who.role)
-    level: Enrichment = "full" if complete else "missing" if test is None and user is None else "partial"
-    data = replace(event.data, person=who, assessment=assessment(run, test))
-    return [replace(event, data=data, enrichment=level, observedat=api.now)]
+def completed(event: Event, api: SourceApi) -> list[Event]:
+    """The event with what the API knows. Raises SourceUnavailable and PayloadError."""
+    match event.type:
+        case "grade.confirmed":
+            return with_grades(event, api)
+        case "grade.published":
+            return [with_grade(event, api)]
+        case "person.deleted":
+            return [with_last_known(event, api)]
+        case _:
+            return [with_names(event, api)]
+
+
+def with_names(event: Event, api: SourceApi) -> Event:
+    """The event with its test, its person and whoever did it."""
+    data = event.data
+    since = event.recordedtime if event.type in _FRESH else None
+    # A date that changed or a user that was made says nothing without the object itself; the others say something.
+    changed = since is not None
+    own: list[bool] = []
+    exam, who = data.assessment, data.person
+    if exam is not None:
+        run = _own_id(exam)
+        test = _test(run, api, since=since, extra=not changed)
+        own.append(test is not None)
+        exam = assessment(run, test)
+    if who is not None and who.key and _reads(api, "person"):
+        user = _user(_own_id(who), api, since=since, extra=not changed)
+        own.append(user is not None)
+        who = who if user is None else _named(who, user, api)
+    actor, actor_found = _actor(data.actor, api)
+    found = [*own, *([] if actor_found is None else [actor_found])]
+    level: Enrichment = "full" if all(found) else "partial"
+    if own and not any(own) and data.artifact is None:
+        _settle(event, api, "test" if data.assessment is not None else "user")
+        level = "missing"
+    return replace(
+        event,
+        data=replace(data, person=who, actor=actor, assessment=exam),
+        enrichment=level,
+        observedat=api.now if found else None,
+    )
+
+
+def with_last_known(event: Event, api: SourceApi) -> Event:
+    """A deleted user. Whether the API still shows one is not documented; if not, as this bridge last knew them."""
+    who, data = event.data.person, event.data
+    if who is None:
+        return replace(event, enrichment="full")
+    asked = _reads(api, "person")
+    user = _user(_own_id(who), api, since=event.recordedtime, extra=True) if asked else None
+    if user is not None:
+        who = _named(who, user, api)
+    else:
+        known = api.known(event.subject)
+        if known is not None and known.data.person is not None and known.data.person.key == who.key:
+            who = replace(known.data.person, role=who.role)
+    actor, actor_found = _actor(data.actor, api)
+    read_at = api.now if asked or actor_found is not None else None
+    return replace(event, data=replace(data, person=who, actor=actor), enrichment="full", observedat=read_at)
 
 
 def with_grades(event: Event, api: SourceApi) -> list[Event]:
-    """The confirmation and one `grade.published` per graded candidate. Raises SourceUnavailable and PayloadError."""
+    """The confirmation and one `grade.published` per graded candidate."""
     run = _own_id(event.data.assessment)
-    export = _all_results(event, run, api)
-    test = _test(run, api)
-    data = replace(event.data, assessment=assessment(run, test))
+    export = exported(api, all_results(run, event.id))
     if export is None:
-        return [replace(event, data=data, enrichment="missing", observedat=api.now)]
+        _settle(event, api, "test")
+        return [replace(event, enrichment="missing", observedat=api.now)]
+    test = _test(run, api, extra=True)
+    actor, actor_found = _actor(event.data.actor, api)
+    data = replace(event.data, assessment=assessment(run, test), actor=actor)
     grades, unreadable = final_grades(export)
     # Confirmed, and yet nobody has a grade, or some could not be read: somebody should look.
-    complete = test is not None and bool(grades) and not unreadable
+    complete = test is not None and actor_found is not False and bool(grades) and not unreadable
     parent = replace(event, data=data, enrichment="full" if complete else "partial", observedat=api.now)
     return [parent, *(_child(parent, grade, test, run, api) for grade in grades)]
 
 
+def with_grade(event: Event, api: SourceApi) -> Event:
+    """One candidate's confirmed grade, from that candidate's results: no file has to be made for it."""
+    if event.data.person is None or not event.data.person.key:
+        return replace(event, enrichment="missing")  # a candidate's number that is no user's id says who to nobody
+    run, user = _own_id(event.data.assessment), _own_id(event.data.person)
+    results = api.get(f"/v1/candidates/allResults/{run}/{user}")
+    grade = None if results is None else final_grade_of(results, run, user)
+    if grade is None:
+        _settle(event, api, "candidate's grade")
+        return replace(event, enrichment="missing", observedat=api.now)  # confirmed, and yet there is none
+    test = _test(run, api, extra=True)
+    actor, actor_found = _actor(event.data.actor, api)
+    own = replace(event, data=replace(event.data, actor=actor))
+    data, complete = _graded(own, grade, run, test, api)
+    level: Enrichment = "full" if complete and test is not None and actor_found is not False else "partial"
+    return replace(event, data=data, enrichment=level, observedat=api.now)
+
+
 def _child(parent: Event, grade: FinalGrade, test: Payload | None, confirmed: str, api: SourceApi) -> Event:
     run = grade.run or confirmed
-    user = _user(grade.user, api)
+    own = test if run == confirmed else _test(run, api, extra=True)  # a parent test's file has the children's grades
+    data, complete = _graded(parent, grade, run, own, api)
     paper = f"{run}.{grade.user}"
-    exam = assessment(run, test if run == confirmed else None)
-    exam = replace(
-        exam,
-        title=grade.title or exam.title,
-        starts_at=exam.starts_at or grade.starts_at,
-        ends_at=exam.ends_at or grade.ends_at,
+    return replace(
+        parent,
+        id=child_id(parent.id, paper),
+        type="grade.published",
+        subject=f"submission/{paper}",
+        causationid=parent.id,
+        enrichment="full" if complete and own is not None else "partial",
+        data=data,
     )
+
+
+def _graded(event: Event, grade: FinalGrade, run: str, test: Payload | None, api: SourceApi) -> tuple[Data, bool]:
+    """All nouns of a candidate's grade, and whether the user behind it was found or need not be."""
+    asked = _reads(api, "person", identified=bool(grade.external))
+    user = _user(grade.user, api, extra=True) if asked else None
+    exam = assessment(run, test)
     learner = person(
         grade.user,
         options=api.settings.options,
@@ -63,78 +162,57 @@ def _child(parent: Event, grade: FinalGrade, test: Payload | None, confirmed: st
         external=grade.external,
         role="learner",
     )
-    return replace(
-        parent,
-        id=child_id(parent.id, paper),
-        type="grade.published",
-        subject=f"submission/{paper}",
-        causationid=parent.id,
-        enrichment="partial" if user is None and _reads_users(api) else "full",
-        data=Data(
-            person=learner,
-            actor=parent.data.actor,
-            assessment=exam,
-            submission=Submission(key=f"inspera:{paper}"),
-            grade=published(grade, api.settings.options, parent.time),
+    data = Data(
+        person=learner,
+        actor=event.data.actor,
+        assessment=replace(
+            exam,
+            title=exam.title or grade.title,
+            starts_at=exam.starts_at or grade.starts_at,
+            ends_at=exam.ends_at or grade.ends_at,
         ),
+        submission=Submission(key=f"inspera:{run}.{grade.user}"),
+        grade=published(grade, api.settings.options, event.time),
     )
+    return data, user is not None or not asked
 
 
-def _all_results(event: Event, run: str, api: SourceApi) -> Payload | None:
-    """The file with all results of a test, or None when the test is not there. Raises SourceUnavailable meanwhile.
+def _actor(actor: Person | None, api: SourceApi) -> tuple[Person | None, bool | None]:
+    """Whoever did it by hand, with a name; and whether one was found, None when nobody was asked."""
+    if actor is None or not actor.key or not _reads(api, "actor"):
+        return actor, None
+    user = _user(_own_id(actor), api, extra=True)
+    return (actor, False) if user is None else (_named(actor, user, api), True)
 
-    Order, status and file: seen in clients, undocumented; the id's key and the words for "not yet" are unknown.
+
+def _named(who: Person, user: Payload, api: SourceApi) -> Person:
+    return recognised(person(_own_id(who), options=api.settings.options, details=user, role=who.role), who)
+
+
+def _test(run: str, api: SourceApi, *, since: datetime | None = None, extra: bool) -> Payload | None:
+    return api.get(f"/v1/test/{run}", keep=TEST_SECONDS, since=since, extra=extra)
+
+
+def _user(user: str, api: SourceApi, *, since: datetime | None = None, extra: bool) -> Payload | None:
+    return api.get(f"/v1/users/{user}", keep=USER_SECONDS, since=since, extra=extra)
+
+
+def _settle(event: Event, api: SourceApi, what: str) -> None:
+    if api.now - event.recordedtime < SETTLES_WITHIN:
+        raise SourceUnavailable(f"the API does not know the {what} yet")
+
+
+def _reads(api: SourceApi, noun: str, *, identified: bool = False) -> bool:
+    """Whether users may be read, and anybody looks at what that would fill; ids do not count where some are known.
+
+    Reading users takes a User Administrator, which an integration that works with ids alone does not need.
     """
-    order = {"resourceType": "AllResults", "parameters": {"assessmentRunId": int(run) if run.isdigit() else run}}
-    age = api.now - event.recordedtime
-    for attempt in range(1, 4):
-        # An order's answer is remembered, so that the next try asks for the same job. What is behind # never goes on
-        # the wire: it keeps apart what is remembered for two confirmations of one test, and for a job that failed.
-        ordered = api.post(f"/v1/fileExport/order#{event.id}.{attempt}", order, keep=3000)
-        if ordered is None:
-            if age < timedelta(seconds=30):
-                raise SourceUnavailable("the API does not know the test yet")
-            return None
-        status = api.get(f"/v1/fileExport/status/{_job(ordered)}")
-        word = "" if status is None else (status.at("status").maybe_text() or "").lower()
-        if word.startswith(("fail", "error")):
-            continue
-        url = None if status is None else status.at("exportInfo", "signedResponseUrl").maybe_text()
-        if status is None or url is None:
-            # A client asks every 5 seconds, 30 times; after that less often will do.
-            raise SourceUnavailable("export is being made", retry_after=5 if age < timedelta(seconds=150) else 60)
-        if not is_address(url):
-            raise PayloadError(status.at("exportInfo", "signedResponseUrl").path, "an address")
-        export = api.get(url)  # signed by itself: a storage service refuses it together with our Authorization
-        if export is None:
-            raise SourceUnavailable("the export is not at its signed address")
-        return export
-    raise SourceUnavailable("the platform failed three times to make the export", retry_after=300)
-
-
-def _job(ordered: Payload) -> str:
-    """The job's id, else the last step of `callbackUrl`: that address itself is never asked with our credentials."""
-    answer = ordered.first("result") if ordered.at("result").present else ordered
-    number = answer.first("jobId", "id")
-    if number.present:
-        return identifier(number)
-    callback = answer.at("callbackUrl")
-    path = callback.text().partition("?")[0].rstrip("/")
-    return identifier(Payload(path.rpartition("/")[2], callback.path))
-
-
-def _test(run: str, api: SourceApi) -> Payload | None:
-    return api.get(f"/v1/test/{run}", keep=600)
-
-
-def _user(user: str, api: SourceApi) -> Payload | None:
-    return api.get(f"/v1/users/{user}", keep=3600) if _reads_users(api) else None
-
-
-def _reads_users(api: SourceApi) -> bool:
-    # Reading users takes a User Administrator, which an integration that works with ids alone does not need.
-    return bool(api.settings.api and api.settings.api["read_users"])
+    fields = ("email", "givenName", "familyName") if identified else ("email", "givenName", "familyName", "identifiers")
+    allowed = bool(api.settings.api and api.settings.api["read_users"])
+    return allowed and any(api.wants(f"data.{noun}.{field}") for field in fields)
 
 
 def _own_id(noun: Person | Assessment | None) -> str:
-    return (noun.key or "" if noun else "").removeprefix("inspera:")
+    """The platform's id of a noun; it becomes a part of an address, so it is looked at once more."""
+    key = (noun.key or "" if noun else "").removeprefix("inspera:")
+    return identifier(Payload(key, "$.key"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -51,8 +51,9 @@ def final_grades(export: Payload) -> tuple[list[FinalGrade], int]:
     A candidate without a final grade is left out: not every paper of a confirmed test has one (absence, withdrawal).
     A parent test's file holds the children's candidates too, so one user may be there for several tests.
     """
-    candidates = export if isinstance(export.value, list) else export.at("candidates")
-    if not isinstance(candidates.value, list):
+    bare = isinstance(export.value, list)
+    candidates = export if bare else export.at("candidates")
+    if not isinstance(candidates.value, list) or (bare and not export.value):
         raise PayloadError(candidates.path, "a list of candidates")
     found: dict[tuple[str | None, str], FinalGrade] = {}
     unreadable = 0
@@ -70,6 +71,17 @@ def final_grades(export: Payload) -> tuple[list[FinalGrade], int]:
     return list(found.values()), unreadable
 
 
+def final_grade_of(results: Payload, run: str, user: str) -> FinalGrade | None:
+    """One candidate's final grade in a test, from `/v1/candidates/allResults/{testId}/{userId}`: the model itself, or,
+    for a parent test, whose children are included (in which form is not printed), the one of several that fits."""
+    answer = results if isinstance(results.value, list) else unwrapped(results)
+    several = isinstance(answer.value, list) or isinstance(answer.at("candidates").value, list)
+    grades = final_grades(answer)[0] if several else [grade for grade in (_final_grade(answer),) if grade is not None]
+    fitting = [grade for grade in grades if grade.user == user]
+    own = [grade for grade in fitting if grade.run in (None, run)]
+    return next(iter(own or fitting), None)
+
+
 def _final_grade(candidate: Payload) -> FinalGrade | None:
     decided: tuple[int, Payload] | None = None
     for position, entry in enumerate(candidate.at("evaluationRounds").items()):
@@ -81,7 +93,7 @@ def _final_grade(candidate: Payload) -> FinalGrade | None:
             decided = (number, grade)
     if decided is None:
         return None
-    value, score = _spelled(decided[1])
+    value, score = spelled(decided[1])
     run = candidate.at("assessmentRunId")
     return FinalGrade(
         user=identifier(candidate.at("userId")),
@@ -97,7 +109,7 @@ def _final_grade(candidate: Payload) -> FinalGrade | None:
     )
 
 
-def _spelled(grade: Payload) -> tuple[str, float | None]:
+def spelled(grade: Payload) -> tuple[str, float | None]:
     """A grade in the platform's spelling, and as a number when it is one. Documented as a decimal, perhaps quoted."""
     if isinstance(grade.value, float) and math.isfinite(grade.value):
         return repr(grade.value), grade.value
@@ -160,6 +172,13 @@ def person(
         family_name=details.at("lastName").maybe_text(),
         identifiers=tuple(dict.fromkeys(identifiers)),
     )
+
+
+def recognised(told: Person, before: Person) -> Person:
+    """Somebody as the API tells, with the kinds of ids that only the event had, a candidate's number for instance."""
+    schemes = {entry.scheme for entry in told.identifiers}
+    others = [entry for entry in before.identifiers if entry.scheme not in schemes]
+    return replace(told, identifiers=(*told.identifiers, *others))
 
 
 def assessment(run: str, details: Payload | None = None) -> Assessment:

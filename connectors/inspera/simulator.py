@@ -6,11 +6,10 @@ events, pauses between retries, error bodies, words of the export's status) this
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
-import threading
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -20,17 +19,18 @@ from urllib.parse import parse_qsl, urlsplit
 from bridge.core.contracts import ApiCall, ApiReply, Call, SendingRule, SignedCall
 from bridge.core.events import Json
 from bridge.core.signing import sign as hmac_of
+from connectors.inspera.simulated_bodies import BODIES, DELIVERED, UNKNOWN, Happening
+from connectors.inspera.simulated_exports import Exports, found, hashed, number
+from connectors.inspera.simulated_subscriptions import Subscriptions, Verification
 from connectors.inspera.simulated_world import (
-    BODIES,
-    DELIVERED,
+    FIRST_TEST,
     MARKETPLACE,
     START,
-    UNKNOWN,
     Sitting,
-    make_tests,
-    make_users,
+    World,
+    make_world,
     result_document,
-    sitting_document,
+    test_document,
     timestamp,
 )
 
@@ -41,49 +41,49 @@ CLIENT_ID: Final = "campus"
 API_KEY: Final = "simulated-inspera-key"
 
 
-@dataclass(slots=True, kw_only=True)
-class _Job:
-    """An export that was ordered; it is made while it is asked for."""
-
-    id: str
-    run: int
-    user: int | None
-    asked: int = 0
-    failed: bool = False
-
-
 @dataclass(slots=True)
 class InsperaPlatform:
-    """The simulated tenant. `pending` is how often an export is "not yet"; `conflicts` and `failing` are how many of
-    the next token calls answer 409 and of the next exports fail; `token_life` is what `expires_in` says."""
+    """The simulated tenant. `conflicts` is how many of the next token calls answer 409; `token_life` is for how many
+    seconds a token is good; `limit` is how many calls a second get an answer, the others a 429 (none is documented, so
+    there is none unless it is set) with the `Retry-After` of `retry_after`; `keeps_deleted` is whether a deleted user
+    can still be read, which is not documented either."""
 
-    seed: int
-    people: int
-    pending: int = 1
+    world: World
+    exports: Exports
+    subscriptions: Subscriptions
     conflicts: int = 0
-    failing: int = 0
-    token_life: int = 3600
+    token_life: float = 3600
+    limit: int | None = None
+    retry_after: int | None = 1
+    keeps_deleted: bool = True
     calls: Counter[str] = field(default_factory=Counter)
-    users: dict[int, Json] = field(default_factory=dict)
-    tests: dict[int, Sitting] = field(default_factory=dict)
-    _tokens: set[str] = field(default_factory=set)
-    _jobs: dict[str, _Job] = field(default_factory=dict)
-    _subscriptions: dict[int, Json] = field(default_factory=dict)
+    refused: int = 0
+    _tokens: dict[str, float] = field(default_factory=dict)
+    _answered: deque[float] = field(default_factory=deque)
     _made: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def __post_init__(self) -> None:
-        self.users = make_users(self.seed, self.people)
-        self.tests = make_tests(self.seed, self.users)
+    @property
+    def users(self) -> dict[int, Json]:
+        return self.world.users
+
+    @property
+    def tests(self) -> dict[int, Sitting]:
+        return self.world.tests
+
+    @property
+    def pending_verifications(self) -> list[Verification]:
+        """Checks of endpoints that nobody has sent yet."""
+        return self.subscriptions.pending
 
     # --- webhooks -----------------------------------------------------------------------------------------------------
 
     def day(self) -> Iterator[Call]:
         """Sitting after sitting: papers come in between other work, are exported, and at last their grades stand.
 
-        Every call has a time of its own, in whole seconds of the simulated day, so no two are alike.
+        Every call has a time of its own, in whole seconds of the simulated day, so no two are alike. What a call says
+        has happened when it is yielded, whether or not anybody hears of it.
         """
-        chance = random.Random(f"inspera {self.seed} day")
+        chance = random.Random(f"inspera {self.world.seed} day")
         moment = START
         often = ("revision_status_updated", "resource_export_completed", "content.changed", "user.updated")
         rare = ("qti_export_ready", "user.created", "user.deleted", "test.date_changed", "verification")
@@ -105,22 +105,25 @@ class InsperaPlatform:
                     yield self._call(kind, chance, moment, test, papers[0])
                 moment += timedelta(seconds=chance.randint(600, 3600))
                 yield self._call("confirm_final_grades", chance, moment, test, papers[0])
+                if chance.random() < 0.5:
+                    moment += timedelta(seconds=chance.randint(600, 3600))
+                    yield self._call("candidate.grade_confirmed", chance, moment, test, chance.choice(papers))
 
     def sample(self, kind: str) -> Call:
         """One call of a kind, each with a time of its own; one is UNKNOWN, which no rule knows."""
-        with self._lock:
+        with self.world.lock:
             self._made += 1
-            made = self._made
-        chance = random.Random(f"inspera {self.seed} sample {made}")
-        test = chance.choice(list(self.tests.values()))
-        user = chance.choice(sorted(test.grades))
-        return self._call(kind, chance, START - timedelta(seconds=made), test, user)
+            chance = random.Random(f"inspera {self.world.seed} sample {self._made}")
+            test = chance.choice(list(self.tests.values()))
+            user = chance.choice(sorted(test.grades))
+            return self._call(kind, chance, START - timedelta(seconds=self._made), test, user)
 
     def _call(self, kind: str, chance: random.Random, moment: datetime, test: Sitting, user: int) -> Call:
         event, made = BODIES[kind]
         tenant = {} if kind == "verification" else {"marketplaceId": MARKETPLACE}
-        body = {"event": event} | tenant | made(chance, test, user) | {"timestamp": timestamp(moment)}
-        return Call(kind=kind, body=body)
+        with self.world.lock:
+            about = made(Happening(chance, self.world, test, user, moment))
+        return Call(kind=kind, body={"event": event} | tenant | about | {"timestamp": timestamp(moment)})
 
     def sign(self, call: Call, secret: str, *, attempt: int, now: datetime) -> SignedCall:
         """Every attempt is alike: the body's time is that of the event, and no header counts the calls."""
@@ -132,7 +135,7 @@ class InsperaPlatform:
 
     def forget_tokens(self) -> None:
         """As if an hour had passed: every token is refused from now on."""
-        with self._lock:
+        with self.world.lock:
             self._tokens.clear()
 
     def answer(self, call: ApiCall) -> ApiReply:
@@ -140,39 +143,57 @@ class InsperaPlatform:
         address = urlsplit(call.path)
         path, query = address.path.removeprefix("/api"), dict(parse_qsl(address.query)) | dict(call.query)
         steps = tuple(step for step in path.split("/") if step)
-        with self._lock:
+        with self.world.lock:
             if steps[:1] == ("storage",):
                 self.calls["GET {signedResponseUrl}"] += 1
-                return self._download(steps, query, call)
+                return self.exports.download(steps[-1], query, call)
+            if self._too_many():
+                headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+                return ApiReply(status=429, json={"error": "Too many requests"}, headers=headers)
             if steps[:2] == ("authenticate", "token"):
                 self.calls["POST /authenticate/token/"] += 1
                 return self._token(call, query)
-            if call.headers.get("authorization", "").removeprefix("Bearer ") not in self._tokens:
+            token = call.headers.get("authorization", "").removeprefix("Bearer ")
+            if self._tokens.get(token, 0.0) <= time.monotonic():
                 return ApiReply(status=401, json={"error": "invalid_token"})
             return self._data(call, steps)
 
     def _data(self, call: ApiCall, steps: tuple[str, ...]) -> ApiReply:
         match (call.method, *steps):
-            case ("GET", "v1", "test", number):
+            case ("GET", "v1", "test", run):
                 self.calls["GET /v1/test/{testId}"] += 1
-                test = self.tests.get(_number(number))
-                return _found(sitting_document(test) if test else None)
-            case ("GET", "v1", "users", number):
+                test = self.tests.get(number(run))
+                return found(test_document(test) if test else None)
+            case ("GET", "v1", "users", user):
                 self.calls["GET /v1/users/{userId}"] += 1
-                return _found(self.users.get(_number(number)))
+                hidden = number(user) in self.world.gone and not self.keeps_deleted
+                return found(None if hidden else self.world.details(number(user)))
             case ("GET", "v1", "candidates", "allResults", run, user):
                 self.calls["GET /v1/candidates/allResults/{testId}/{userId}"] += 1
-                return _found(self._result(_number(run), _number(user)))
-            case ("POST" | "GET", "v1", "fileExport", *_):
-                return self._export(call, steps[2:])
+                return found(self._result(number(run), number(user)))
+            case (_, "v1", "fileExport", *_) | ("POST", "v1", "test", _, "events" | "submissions"):
+                return self._export(call, steps)
             case (method, "v1", "subscription", *rest):
-                return self._subscription(method, rest, call)
-        return _found(None)
+                self.calls[f"{method} /v1/subscription"] += 1
+                return self.subscriptions.answer(call, rest)
+        return found(None)
+
+    def _export(self, call: ApiCall, steps: tuple[str, ...]) -> ApiReply:
+        match (call.method, *steps[1:]):
+            case ("POST", "fileExport", "order"):
+                self.calls["POST /v1/fileExport/order"] += 1
+                return self.exports.order(call, steps)
+            case ("POST", "test", _, what):
+                self.calls[f"POST /v1/test/{{testId}}/{what}"] += 1
+                return self.exports.order(call, steps)
+            case ("GET", "fileExport", "status", job):
+                self.calls["GET /v1/fileExport/status/{jobId}"] += 1
+                return self.exports.status(job, call)
+        return found(None)
 
     def _result(self, run: int, user: int) -> Json | None:
-        sitting = self.tests.get(run)
-        known = sitting is not None and user in sitting.candidates
-        return result_document(sitting, user, self.users[user]) if sitting is not None and known else None
+        test = self.tests.get(run)
+        return result_document(test, user, self.users[user]) if test is not None and user in test.candidates else None
 
     def _token(self, call: ApiCall, query: dict[str, str]) -> ApiReply:
         """The key as header `code` (current) or in the query (older); the form may be in the query as well."""
@@ -185,115 +206,44 @@ class InsperaPlatform:
             self.conflicts -= 1
             description = "More than one token was asked for at the same time"
             return ApiReply(status=409, json={"error": "Multiple tokens for user", "description": description})
-        token = _hash(self.seed, "token", self.calls["POST /authenticate/token/"])
-        self._tokens.add(token)
-        return ApiReply(json={"access_token": token, "expires_in": self.token_life})
+        token = hashed(self.world.seed, "token", self.calls["POST /authenticate/token/"])
+        self._tokens[token] = time.monotonic() + self.token_life
+        return ApiReply(json={"access_token": token, "expires_in": int(self.token_life)})
 
-    def _export(self, call: ApiCall, steps: tuple[str, ...]) -> ApiReply:
-        if call.method == "POST" and steps == ("order",):
-            self.calls["POST /v1/fileExport/order"] += 1
-            return self._order(call)
-        if call.method == "GET" and len(steps) == 2 and steps[0] == "status":
-            self.calls["GET /v1/fileExport/status/{jobId}"] += 1
-            return self._status(self._jobs.get(steps[1]), call)
-        return _found(None)
-
-    def _order(self, call: ApiCall) -> ApiReply:
-        asked: Json = call.json if isinstance(call.json, dict) else {}
-        parameters = asked.get("parameters")
-        parameters = parameters if isinstance(parameters, dict) else {}
-        run = _number(str(parameters.get("assessmentRunId", "")))
-        if run not in self.tests:
-            return _found(None)
-        user = parameters.get("userId")
-        job = _Job(id=_hash(self.seed, "job", len(self._jobs)), run=run, user=user)
-        self._jobs[job.id] = job
-        status = f"{_root(call)}/api/v1/fileExport/status/{job.id}"
-        return ApiReply(json={"jobId": job.id, "callbackUrl": status})
-
-    def _status(self, job: _Job | None, call: ApiCall) -> ApiReply:
-        if job is None:
-            return _found(None)
-        job.asked += 1
-        if job.asked <= self.pending:
-            return ApiReply(json={"status": "pending", "progress": 100 * job.asked // (self.pending + 1)})
-        if self.failing > 0 and job.asked == self.pending + 1:
-            self.failing -= 1
-            job.failed = True
-        if job.failed:
-            return ApiReply(json={"status": "failed", "progress": 100})
-        url = f"{_root(call)}/storage/{job.id}?X-Amz-Expires=3600&X-Amz-Signature={_hash(self.seed, job.id)}"
-        return ApiReply(json={"status": "success", "progress": 100, "exportInfo": {"signedResponseUrl": url}})
-
-    def _download(self, steps: tuple[str, ...], query: dict[str, str], call: ApiCall) -> ApiReply:
-        """A storage service: the address is the credential, and two credentials are one too many."""
-        if "authorization" in call.headers:
-            text = "<Error><Code>InvalidArgument</Code><Message>Only one auth mechanism allowed</Message></Error>"
-            return ApiReply(status=400, text=text, headers={"Content-Type": "application/xml"})
-        job = self._jobs.get(steps[-1])
-        if job is None or query.get("X-Amz-Signature") != _hash(self.seed, job.id) or "X-Amz-Expires" not in query:
-            text = "<Error><Code>SignatureDoesNotMatch</Code></Error>"
-            return ApiReply(status=403, text=text, headers={"Content-Type": "application/xml"})
-        test = self.tests[job.run]
-        who = [user for user in test.candidates if job.user in (None, user)]
-        return ApiReply(json={"candidates": [result_document(test, user, self.users[user]) for user in who]})
-
-    def _subscription(self, method: str, rest: list[str], call: ApiCall) -> ApiReply:
-        self.calls[f"{method} /v1/subscription"] += 1
-        events = [event for event, _ in BODIES.values() if event != "verification"]
-        if method == "GET":
-            return ApiReply(
-                json=events if rest == ["events"] else {"subscriptions": list(self._subscriptions.values())}
-            )
-        if method == "DELETE" and rest:
-            return _found({} if self._subscriptions.pop(_number(rest[0]), None) else None)
-        asked: Json = call.json if isinstance(call.json, dict) else {}
-        if method != "POST" or asked.get("event") not in events or not asked.get("endpoint"):
-            return ApiReply(status=400, json={"error": "Bad request", "description": "event and endpoint are needed"})
-        number = self.calls["POST /v1/subscription"]
-        self._subscriptions[number] = {
-            "subscriptionId": number,
-            "event": asked["event"],
-            "endpoint": asked["endpoint"],
-            "lastModified": "2026-06-05T07:00:00.000Z",
-        }
-        return ApiReply(json={"subscriptionId": number})
+    def _too_many(self) -> bool:
+        if self.limit is None:
+            return False
+        now = time.monotonic()
+        while self._answered and self._answered[0] <= now - 1:
+            self._answered.popleft()
+        if len(self._answered) >= self.limit:
+            self.refused += 1
+            return True
+        self._answered.append(now)
+        return False
 
 
 def platform(seed: int = 1, people: int = 200) -> InsperaPlatform:
     """A tenant of its own, the same for the same seed."""
-    return InsperaPlatform(seed, people)
+    world = make_world(seed, people)
+    return InsperaPlatform(world, Exports(world), Subscriptions(world))
 
 
 def settings(secret: str, api_url: str) -> Json:
     """The entry of bridge.yaml's `sources` for a simulated tenant at this address.
 
-    This tenant signs its checks of the endpoint, so they have to be; and its list of events is known.
+    This tenant signs its checks of the endpoint, so they have to be; and its list of events and its tests are known.
     """
     return {
         "connector": "inspera",
         "secrets": [secret],
         "verification_policy": "strict",
+        "marketplace_id": str(MARKETPLACE),
         "aliases": {event: kind for kind, (event, _) in BODIES.items() if kind not in (event, UNKNOWN)},
-        "api": {"base_url": f"{api_url.rstrip('/')}/api", "client_id": CLIENT_ID, "api_key": API_KEY},
+        "api": {
+            "base_url": f"{api_url.rstrip('/')}/api",
+            "client_id": CLIENT_ID,
+            "api_key": API_KEY,
+            "reconcile_tests": [FIRST_TEST + position for position in range(8)],
+        },
     }
-
-
-def _found(document: Json | None) -> ApiReply:
-    if document is None:
-        return ApiReply(status=404, json={"error": "Not found", "description": "No such object"})
-    return ApiReply(json=document)
-
-
-def _root(call: ApiCall) -> str:
-    """Our own address as the caller wrote it."""
-    host = call.headers.get("host", "inspera.example.test")
-    return f"http://{host}{call.headers.get('x-forwarded-prefix', '').rstrip('/')}"
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else -1
-
-
-def _hash(*parts: object) -> str:
-    return hashlib.sha256("|".join(map(str, ("inspera", *parts))).encode()).hexdigest()[:32]

@@ -3,30 +3,44 @@
 Oddities: exactly 200 within 10 s counts, three retries, then the event is gone, and after failed checks every 8 hours
 the subscription too. The signature is HMAC-SHA-1; nobody says whether `verification` calls carry one. There is no event
 id and times are whole seconds. Bodies are thin: confirmed grades hold no grades, and the grades of a test come as a
-file that has to be ordered. The list of events is open and per tenant (`GET /v1/subscription/events`), so the ids are
-settings.
+file that has to be ordered. No list of tests, users or papers is documented, so each is asked for by itself, and what
+is compared are the files of tests that the settings name. The list of events is open and per tenant (`GET
+/v1/subscription/events`), so the ids are settings.
 Pages: https://inspera.atlassian.net/wiki/spaces/KB/pages/664928482/Webhooks and, for the API,
 https://inspera.atlassian.net/wiki/spaces/KB/pages/184090625/Inspera+Assessment+API
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import quote
 
-from bridge.core.contracts import ApiAccess, Challenge, Inbound, Notice, Settings, SourceApi, TokenRequest, Verified
+from bridge.core.contracts import (
+    ApiAccess,
+    Challenge,
+    Found,
+    Inbound,
+    Notice,
+    Settings,
+    SourceApi,
+    Subscription,
+    TokenRequest,
+    Verified,
+)
 from bridge.core.errors import NotGenuine, PayloadError, SourceUnavailable
 from bridge.core.events import Event, stamp
 from bridge.core.normalising import canonical
 from bridge.core.payload import Payload
 from bridge.core.signing import canonical_json, fingerprint, matching_secret
+from connectors.inspera import reconciling, subscribing
 from connectors.inspera.kinds import BY_OBJECT, TYPES, kind_of
 from connectors.inspera.map_print import read_map_print
 from connectors.inspera.nouns import data_of, subject_of
-from connectors.inspera.recipes import with_grades, with_names
+from connectors.inspera.recipes import completed
 from connectors.inspera.results import identifier
 
 _IDENTITY: Final = (
@@ -89,7 +103,7 @@ def parse(verified: Verified, settings: Settings) -> list[Notice]:
 
 
 def normalise(notice: Notice, settings: Settings) -> Event:
-    """One thin event. Those recognised by their object alone keep Inspera's own id as `sourceevent`."""
+    """One thin event. Those recognised by their object alone keep Inspera's own id as `sourceaction`."""
     kind, options = notice.kind, settings.options
     event = canonical(
         notice,
@@ -100,7 +114,7 @@ def normalise(notice: Notice, settings: Settings) -> Event:
         data=data_of(notice, options),
     )
     native = notice.payload.at("event").text()
-    return replace(event, sourceevent=native) if kind in BY_OBJECT and native not in options["aliases"] else event
+    return replace(event, sourceaction=native) if kind in BY_OBJECT and native not in options["aliases"] else event
 
 
 def access(settings: Settings) -> ApiAccess | None:
@@ -121,9 +135,46 @@ def access(settings: Settings) -> ApiAccess | None:
 
 
 def enrich(event: Event, api: SourceApi) -> list[Event]:
-    """Whose paper and in which test; for confirmed grades one `grade.published` per candidate as well."""
+    """Who, and in which test; for confirmed grades one `grade.published` per candidate as well.
+
+    There is no list of users, tests or papers to gather from: each is asked for by itself, and kept a while.
+    """
+    with _readable():
+        return completed(event, api)
+
+
+def happened(since: datetime, api: SourceApi) -> Iterator[Found]:
+    """Papers and grades of the tests in `reconcile_tests`, from files that the platform makes when they are ordered."""
+    return reconciling.happened(since, api)
+
+
+def fact(event: Event) -> str | None:
+    """A paper by when it was delivered, a grade by its value; nothing else is in any file."""
+    return reconciling.fact(event)
+
+
+def subscriptions(api: SourceApi) -> list[Subscription]:
+    """One for each endpoint, made of the platform's rows of one event each."""
+    with _readable():
+        return subscribing.subscriptions(api)
+
+
+def subscribe(api: SourceApi, url: str) -> Subscription:
+    """A row for each event; the platform calls the endpoint at once and wants 200."""
+    with _readable():
+        return subscribing.subscribe(api, url)
+
+
+def unsubscribe(api: SourceApi, subscription: Subscription) -> None:
+    """Delete its rows."""
+    subscribing.unsubscribe(api, subscription)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """An answer of another shape than any that is known may be right the next time; it is never quoted."""
     try:
-        return with_grades(event, api) if event.type == "grade.confirmed" else with_names(event, api)
+        yield
     except PayloadError as error:
         raise SourceUnavailable(f"an answer of the API has an unexpected shape at {error.path}") from None
 

@@ -7,41 +7,56 @@ duration above 0 (seen in clients, undocumented). `students` is who was expected
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import Final
 
 from bridge.core.contracts import Settings, SourceApi
-from bridge.core.errors import PayloadError, SourceUnavailable
+from bridge.core.errors import SourceUnavailable
 from bridge.core.events import Event, child_id
 from bridge.core.nouns import Attendance, Identifier, Person
 from bridge.core.payload import Payload
 from bridge.core.signing import fingerprint
+from connectors.wise.asking import KEEP_SUBJECT, ask, session_path, settle
+from connectors.wise.gaps import together
 from connectors.wise.nouns import course, maybe_id, names, number, person, session
 
 _PER_MINUTE: Final = {"ms": 60_000, "s": 60, "min": 1}
-_SETTLING: Final = timedelta(seconds=30)
-"""How long a session that the API does not know yet may still turn up."""
 _RECOMPUTING: Final = 60.0
 """Seconds until it is worth asking again for attendance that is not recorded."""
 
 
-def enrich(event: Event, api: SourceApi) -> list[Event]:
+def computed(event: Event, api: SourceApi) -> list[Event]:
     """One attendance.computed for each student of the session, or the event itself if there is none."""
-    if event.type != "attendance.computed":
-        return [event]
     session_id = event.subject.removeprefix("attendance/")
-    path = f"/user/session/{session_id}"
-    if event.data.course is not None and event.data.course.key is not None:
-        path = f"/user/classes/{event.data.course.key.removeprefix('wise:')}/sessions/{session_id}"
-    answer = api.get(path, dict.fromkeys(api.settings.options["session_flags"], "true"))
-    if answer is None:
-        if api.now - event.recordedtime < _SETTLING:
-            raise SourceUnavailable("the session is not in the API yet")
+
+    def read(data: Payload) -> list[Event]:
+        return _computed(event, session_id, data, api)
+
+    path = detail_path(session_id, api.settings)
+    results = ask(event, api, path, read, keep=KEEP_SUBJECT, fresh=True, extra=False)
+    if results is None:
+        settle(event, api, "session")
         return [replace(event, enrichment="missing", observedat=api.now)]
-    try:
-        return _computed(event, session_id, answer.at("data").object(), api)
-    except PayloadError as error:
-        raise SourceUnavailable(f"the session's answer has an unexpected shape at {error.path}") from None
+    return results
+
+
+def detail_path(session_id: str, settings: Settings) -> str:
+    """A session with its people."""
+    return session_path(session_id, dict.fromkeys(settings.options["session_flags"], "true"))
+
+
+def computation(session_id: str, held: Payload, settings: Settings) -> str:
+    """What tells one computing of a session's attendance from another: everybody's time, in whatever order."""
+    times: dict[str, float | None] = {}
+    for line in held.at("participants").items():
+        key, _ = _participant(line, session_id, settings)
+        times[key] = _sum(times.get(key), _minutes(line.at("duration"), settings))
+    told = sorted(f"{key} {'' if minutes is None else round(minutes)}" for key, minutes in times.items())
+    return fingerprint([session_id, *told])[:32]
+
+
+def fact(event: Event) -> str | None:
+    """A session and its computing; None where the API was not read."""
+    return None if event.correlationid is None else f"{event.subject}|{event.correlationid}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +73,13 @@ def _computed(event: Event, session_id: str, held: Payload, api: SourceApi) -> l
         raise SourceUnavailable("attendance is not recorded yet", retry_after=_RECOMPUTING)
     named = course(held.at("classId")) or event.data.course
     title = held.first("className", "classId.name").maybe_text()
-    data = replace(event.data, session=session(session_id, held), course=named and replace(named, title=title))
-    parent = replace(event, enrichment="full", observedat=api.now, data=data)
+    teacher, actor = person(held.at("userId"), api.settings, "instructor"), event.data.actor
+    if actor is None or (teacher is not None and teacher.key == actor.key):
+        actor = together(teacher, actor)
+    planned = together(session(session_id, held), event.data.session)
+    data = replace(event.data, actor=actor, session=planned, course=named and replace(named, title=title))
+    one = computation(session_id, held, api.settings)
+    parent = replace(event, enrichment="full", observedat=api.now, correlationid=one, data=data)
     students = _students(session_id, held, api.settings)
     return [_child(parent, key, student) for key, student in students.items()] or [parent]
 

@@ -99,6 +99,11 @@ def session(identifier: str, value: Payload) -> Session:
     )
 
 
+def is_cancelled(status: str | None, settings: Settings) -> bool:
+    """Whether a meetingStatus is one of those that the option `cancelled_statuses` names."""
+    return (status or "").upper() in {entry.upper() for entry in settings.options["cancelled_statuses"]}
+
+
 def money(amount: Payload, settings: Settings) -> tuple[int | None, str | None]:
     """Minor units and currency of `{value, currency}`, whatever the option `amount_unit` says Wise counts in."""
     if not amount.present:

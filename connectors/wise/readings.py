@@ -9,7 +9,7 @@ from bridge.core.contracts import Settings
 from bridge.core.errors import PayloadError
 from bridge.core.nouns import Artifact, Change, Data, Enrolment, Identifier, Payment, Person, Session
 from bridge.core.payload import Payload
-from connectors.wise.nouns import course, maybe_id, money, names, person, session, wise_id
+from connectors.wise.nouns import course, is_cancelled, maybe_id, money, names, person, session, wise_id
 
 Reading = tuple[str, str, Data]
 """Canonical type, subject, data."""
@@ -146,9 +146,7 @@ def fee(kind: str, payload: Payload, settings: Settings) -> Reading:
     instalment = details.at("index").maybe_integer()
     reference = maybe_id(transaction)
     if reference is None and kind == "invoice":
-        plan, charged = maybe_id(details.at("installmentId")), transaction.at("chargedAt").maybe_text()
-        own = f"{plan}.{instalment}" if plan else charged
-        reference = own and f"{wise_id(classroom)}.{wise_id(student)}.{own}"
+        reference = invoice_reference(transaction, classroom, student)
     if reference is None:
         raise PayloadError(transaction.at("_id").path, "an id")
     amount, currency = money(transaction.at("amount"), settings)
@@ -168,12 +166,19 @@ def fee(kind: str, payload: Payload, settings: Settings) -> Reading:
     return ("payment.completed" if kind == "payment" else "invoice.charged"), f"{kind}/{reference}", data
 
 
+def invoice_reference(transaction: Payload, classroom: Payload, student: Payload) -> str | None:
+    """What an invoice is for: student, class and instalment, or without a plan the time of the charge."""
+    details = transaction.at("metadata")
+    plan, charged = maybe_id(details.at("installmentId")), transaction.at("chargedAt").maybe_text()
+    own = f"{plan}.{details.at('index').maybe_integer()}" if plan else charged
+    return f"{wise_id(classroom)}.{wise_id(student)}.{own}" if own else None
+
+
 def scheduled(type_: str, payload: Payload, settings: Settings) -> Reading:
     """A cancellation comes as an update whose meetingStatus says so, a deletion as an event of its own."""
     identifier = wise_id(payload)
     planned = session(identifier, payload)
-    cancelled = {status.upper() for status in settings.options["cancelled_statuses"]}
-    if type_ == "session.rescheduled" and (planned.status or "").upper() in cancelled:
+    if type_ == "session.rescheduled" and is_cancelled(planned.status, settings):
         type_ = "session.cancelled"
     data = Data(
         actor=person(payload.at("userId"), settings),  # the teacher? The page does not say.

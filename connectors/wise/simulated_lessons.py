@@ -66,7 +66,7 @@ def _record(world: World, classroom: Json, plan: Json) -> Json:
         "classSubject": classroom["subject"],
         "classNumber": classroom["classNumber"],
         "classType": "LIVE",
-        "userId": world.people[classroom["teacher"]],
+        "userId": {key: world.people[classroom["teacher"]][key] for key in ("_id", "name")},
         "attendanceRecorded": False,
         "mettingEnded": False,
         "students": list(classroom["students"]),

@@ -14,6 +14,7 @@ from typing import Final
 from bridge.core.contracts import Call
 from bridge.core.events import Json, stamp
 from connectors.wise.simulated_lessons import lesson
+from connectors.wise.simulated_lists import record
 from connectors.wise.simulated_world import Step, Story, World, new_id, step
 
 KINDS: Final = frozenset(
@@ -59,6 +60,7 @@ def hours(world: World, rng: random.Random, term: datetime) -> Iterator[Call]:
         for happening in sorted(steps, key=lambda happening: happening.at):
             with world.lock:
                 happening.effect()
+                record(world, happening)
             yield happening.call
         number += 1
 
@@ -68,30 +70,32 @@ def _members(story: Story, classroom: Json, begin: datetime) -> Iterator[Step]:
     rng, world = story.rng, story.world
     room = {key: classroom[key] for key in ("_id", "name", "subject", "classNumber")}
     students, teachers = classroom["students"], classroom["coTeachers"]
-    at = begin + rng.randrange(1, 50) * _MINUTE
+    at, old = begin + rng.randrange(1, 50) * _MINUTE, ""
     if rng.random() < 0.15:
         new = world.register(rng)
-        payload: Json = {"classroom": room, "student": _brief(new)}
+        payload: Json = {"classroom": room, "student": _brief(world, new["_id"])}
         yield step(at, "StudentAddedToClassroomEvent", payload, lambda: students.append(new["_id"]))
     if len(students) > 3 and rng.random() < 0.15:
         old = rng.choice(students)
-        payload = {"classroom": room, "student": _brief(world.people[old]), "remove": True}
-        yield step(at + _MINUTE, "StudentRemovedFromClassroomEvent", payload, lambda: _drop(students, old))
+        payload = {"classroom": room, "student": _brief(world, old), "remove": True}
+        yield step(at + _MINUTE, "StudentRemovedFromClassroomEvent", payload, lambda: _leave(classroom, old))
     if rng.random() < 0.05:
         assistant = world.register(rng)
-        payload = {"classroom": room, "teacher": _brief(assistant)}
+        payload = {"classroom": room, "teacher": _brief(world, assistant["_id"])}
         yield step(at, "TeacherAddedToClassroomEvent", payload, lambda: teachers.append(assistant["_id"]))
     if teachers and rng.random() < 0.3:
         leaver = teachers[0]
-        payload = {"classroom": room, "teacher": _brief(world.people[leaver]), "remove": True}
+        payload = {"classroom": room, "teacher": _brief(world, leaver), "remove": True}
         yield step(at, "TeacherRemovedFromClassroomEvent", payload, lambda: _drop(teachers, leaver))
     if students and rng.random() < 0.1:
-        who = world.people[rng.choice(students)]
+        who = world.shown(rng.choice(students))
         number = f"NB-{rng.getrandbits(32):08x}"
         issued = {"_id": new_id(rng), "certificateNumber": number, "issuedOn": stamp(at)}
         issued["url"] = f"https://certificates.example.test/{number}"
-        yield step(at, "CertificateIssuedEvent", {"classroom": room, "student": dict(who), "certificate": issued})
-    fresh = [user_id for user_id in students if f"{classroom['_id']}.{user_id}" not in story.suspended]
+        yield step(at, "CertificateIssuedEvent", {"classroom": room, "student": who, "certificate": issued})
+    fresh = [
+        user_id for user_id in students if user_id != old and f"{classroom['_id']}.{user_id}" not in story.suspended
+    ]
     if fresh and rng.random() < 0.1:
         yield from _suspension(story, classroom, rng.choice(fresh), at)
 
@@ -101,7 +105,7 @@ def _suspension(story: Story, classroom: Json, user_id: str, at: datetime) -> It
     story.suspended.add(f"{classroom['_id']}.{user_id}")
     about = {
         "classroom": {key: classroom[key] for key in ("_id", "name", "subject", "classNumber")},
-        "student": dict(world.people[user_id]),
+        "student": world.shown(user_id),
         "teacher": {key: world.people[classroom["teacher"]][key] for key in ("_id", "name")},
     }
     owed: Json = {"reason": "FEE_DELAY", "overDue": {"value": rng.randrange(1, 400) * 500, "currency": "INR"}}
@@ -120,7 +124,7 @@ def _fees(story: Story, classroom: Json, begin: datetime) -> Iterator[Step]:
         return
     user_id = rng.choice(classroom["students"])
     room = {key: classroom[key] for key in ("_id", "name", "subject", "classNumber")}
-    about = {"classroom": room, "student": dict(story.world.people[user_id])}
+    about = {"classroom": room, "student": story.world.shown(user_id)}
     plan = story.instalments.setdefault(f"{classroom['_id']}.{user_id}", [])
     plan.append({"installmentId": new_id(rng), "value": rng.randrange(20, 900) * 100, "index": len(plan)})
     at = begin + rng.randrange(1, 40) * _MINUTE
@@ -157,8 +161,14 @@ def _invoice(room: Json, user_id: str, entry: Json, charged: datetime) -> Json:
     }
 
 
-def _brief(person: Json) -> Json:
+def _brief(world: World, user_id: str) -> Json:
+    person = world.shown(user_id)
     return {key: person[key] for key in ("_id", "name", "email") if key in person}
+
+
+def _leave(classroom: Json, user_id: str) -> None:
+    _drop(classroom["students"], user_id)
+    _drop(classroom["suspendedStudents"], user_id)
 
 
 def _drop(ids: list[str], user_id: str) -> None:

@@ -25,6 +25,9 @@ class World:
         self.people: dict[str, Json] = {}
         self.sessions: dict[str, Json] = {}
         self.classes: dict[str, Json] = {}
+        self.feed: list[Json] = []
+        self.transactions: list[Json] = []
+        self.touched: dict[str, datetime] = {}
         self._by_identifier: dict[tuple[str, str], str] = {}
         for number in range(max(1, people // 20)):
             subject = _SUBJECTS[number % len(_SUBJECTS)]
@@ -51,6 +54,13 @@ class World:
             self._by_identifier["PHONE_NUMBER", person["phoneNumber"]] = user_id
             self._by_identifier["EMAIL", person.get("email", "")] = user_id
             self._by_identifier["VENDOR_USER_ID", f"sis-{user_id[-8:]}"] = user_id
+        return person
+
+    def shown(self, user_id: str) -> Json:
+        """Somebody as webhooks show them: of some without the address that the API knows."""
+        person = dict(self.people[user_id])
+        if int(user_id[-1], 16) % 3 == 0:
+            person.pop("email", None)
         return person
 
     def person(self, user_id: str) -> Json | None:
@@ -86,7 +96,7 @@ class World:
                 "suspendedStudents": list(found["suspendedStudents"]),
             }
 
-    def roster(self, class_id: str, institute: str) -> Json | None:
+    def roster(self, class_id: str, institute: str, *, teachers: bool) -> Json | None:
         with self.lock:
             found = self.classes.get(class_id)
             if found is None:
@@ -97,8 +107,27 @@ class World:
                 "instituteId": institute,
                 "joinedRequest": [dict(self.people[user_id]) for user_id in found["students"]],
                 "pendingRequest": [],
-                "coTeachers": [dict(self.people[user_id]) for user_id in found["coTeachers"]],
+                "coTeachers": [dict(self.people[user_id]) for user_id in found["coTeachers"]] if teachers else [],
                 "suspendedStudents": list(found["suspendedStudents"]),
+            }
+
+    def staff(self, institute: str) -> Json:
+        """All teachers as memberships, whose `_id` is not the user's."""
+        with self.lock:
+            ids = {found["teacher"]: None for found in self.classes.values()}
+            ids |= {user_id: None for found in self.classes.values() for user_id in found["coTeachers"]}
+            return {
+                "teachers": [
+                    {
+                        "_id": f"{int(user_id, 16) ^ 1:024x}",
+                        "instituteId": institute,
+                        "relation": "TEACHER",
+                        "status": "ACCEPTED",
+                        "userId": dict(self.people[user_id]),
+                        "classes": [],
+                    }
+                    for user_id in ids
+                ]
             }
 
 

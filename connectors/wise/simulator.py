@@ -6,13 +6,15 @@ import base64
 import json
 import random
 import threading
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from bridge.core.contracts import ApiCall, ApiReply, Call, SendingRule, SignedCall
 from bridge.core.events import Json
+from connectors.wise.simulated_lists import events, sessions, transactions
 from connectors.wise.simulated_term import KINDS, hours
 from connectors.wise.simulated_world import World
 
@@ -21,6 +23,9 @@ RULE: Final = SendingRule(
     success=range(200, 201), timeout=5.0, retries=(60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 3840.0, 7680.0)
 )
 
+# docs.wise.live/wise-api-integration/rate-limits-and-usage-quotas: requests a minute and key.
+LIMIT: Final = 500
+
 TERM: Final = datetime(2026, 2, 2, 7, 0, tzinfo=UTC)
 INSTITUTE: Final = "65f0c0ffee0000000000a001"
 NAMESPACE: Final = "northbridge"
@@ -28,6 +33,7 @@ OWNER: Final = "65f0c0ffee0000000000b001"
 API_KEY: Final = "k3yk3yk3yk3yk3yk3yk3yk3yk3yk3y01"
 
 _NOT_FOUND: Final = 404
+_MINUTE: Final = 60.0
 # Whose parts a session's answer leaves out unless asked for them: our reading of the flags' names.
 _FLAGS: Final = {"participants": "showLiveClassInsight", "attendees": "showSessionAttendees"}
 
@@ -50,13 +56,17 @@ def settings(secret: str, api_url: str) -> Json:
 class WiseInstitute:
     """The simulated platform.
 
-    `calls` counts API calls by path template. `attendance_lag` is how many answers per session still say that
-    attendance is not recorded. `header` and `scheme` are how the key is sent; `strict_agent` says whether the API
-    insists on the user-agent that Wise asks for.
+    `calls` counts API calls by path template, `most_in_a_minute` is their rate, and `refused` are those beyond `limit`
+    a minute, which is lifted unless it is set: Wise documents LIMIT, and no header says how many are left.
+    `attendance_lag` is how many answers per session still say that attendance is not recorded. `header` and `scheme`
+    are how the key is sent; `strict_agent` says whether the API insists on the user-agent that Wise asks for.
     """
 
     def __init__(self, *, seed: int, people: int) -> None:
         self.calls: Counter[str] = Counter()
+        self.limit: int | None = None
+        self.most_in_a_minute = 0
+        self.refused = 0
         self.attendance_lag = 0
         self.header = "authorization"
         self.scheme = ""
@@ -67,6 +77,7 @@ class WiseInstitute:
         self._days = 0
         self._samples = hours(self.world, random.Random(f"{seed}/samples"), TERM)
         self._early: Counter[str] = Counter()
+        self._minute: deque[float] = deque()
 
     def day(self) -> Iterator[Call]:
         """Teaching hours without end; a second day of one platform has happenings of its own."""
@@ -93,10 +104,24 @@ class WiseInstitute:
         refused = self._refusal(call.headers)
         if refused:
             return refused
+        if self._too_many():
+            return _error(429, "Too many requests")
         template, data = self._find(call)
         with self._lock:
             self.calls[f"{call.method} {template}"] += 1
         return _error(_NOT_FOUND, "Not found") if data is None else _envelope(data)
+
+    def _too_many(self) -> bool:
+        with self._lock:
+            now = time.monotonic()
+            while self._minute and now - self._minute[0] >= _MINUTE:
+                self._minute.popleft()
+            if self.limit is not None and len(self._minute) >= self.limit:
+                self.refused += 1
+                return True
+            self._minute.append(now)
+            self.most_in_a_minute = max(self.most_in_a_minute, len(self._minute))
+            return False
 
     def _refusal(self, headers: Any) -> ApiReply | None:
         basic = base64.b64encode(f"{OWNER}:{API_KEY}".encode()).decode()
@@ -125,7 +150,7 @@ class WiseInstitute:
                 found = world.classroom(class_id, INSTITUTE, NAMESPACE)
             case ["GET", "user", "classes", class_id, "participants"]:
                 template = "/user/classes/{classId}/participants"
-                found = world.roster(class_id, INSTITUTE)
+                found = world.roster(class_id, INSTITUTE, teachers=call.query.get("showCoTeachers") == "true")
             case ["GET", "vendors", "userByIdentifier"]:
                 template = "/vendors/userByIdentifier"
                 user = world.by_identifier(call.query.get("provider", ""), call.query.get("identifier", ""))
@@ -134,6 +159,14 @@ class WiseInstitute:
                 template = "/institutes/{instituteId}/participants/{userId}"
                 user = world.person(user_id)
                 found = {"user": user, "registrationData": {"fields": []}} if user else None
+            case ["GET", "institutes", institute, "teachers"] if institute == INSTITUTE:
+                template, found = "/institutes/{instituteId}/teachers", world.staff(INSTITUTE)
+            case ["GET", "institutes", institute, "sessions"] if institute == INSTITUTE:
+                template, found = "/institutes/{instituteId}/sessions", sessions(world, call.query)
+            case ["GET", "institutes", institute, "fees", "transactions"] if institute == INSTITUTE:
+                template, found = "/institutes/{instituteId}/fees/transactions", transactions(world, call.query)
+            case ["GET", "institutes", institute, "events"] if institute == INSTITUTE:
+                template, found = "/institutes/{instituteId}/events", events(world, call.query)
             case ["GET", "user", "getUser"]:
                 template = "/user/getUser"
                 found = {"_id": OWNER, "name": "Owner", "namespace": NAMESPACE, "profile": "teacher"}

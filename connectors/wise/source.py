@@ -22,9 +22,11 @@ from bridge.core.normalising import canonical
 from bridge.core.payload import Payload
 from bridge.core.signing import canonical_json, fingerprint, matching_text
 from connectors.wise import readings
-from connectors.wise.attendance import enrich
+from connectors.wise.enriching import enrich
+from connectors.wise.gathering import gather
+from connectors.wise.happening import fact, happened
 
-__all__ = ["access", "enrich", "normalise", "parse", "verify"]
+__all__ = ["access", "enrich", "fact", "gather", "happened", "normalise", "parse", "verify"]
 
 # A time further ahead of its own arrival than clocks differ is not a time: it would outrank all later states.
 _CLOCK_SKEW: Final = timedelta(minutes=10)
@@ -152,6 +154,11 @@ def _zoom(type_: str, *times: str) -> _Kind:
     return _Kind(read=partial(readings.meeting, type_), times=("event_ts", *inner), key=key)
 
 
+def _member(type_: str, who: str) -> _Kind:
+    # The time is the audit feed's, for an event that was found there; webhooks about people in classes have none.
+    return _Kind(read=partial(readings.enrolment, type_, who), times=("eventTimestamp",))
+
+
 _INVOICE: Final = (
     "transaction.chargedAt",
     "transaction._id",
@@ -174,11 +181,11 @@ _KINDS: Final = {
         read=readings.certificate, times=("certificate.issuedOn",), key=("certificate._id",)
     ),
     "AttendanceComputedEvent": _Kind(read=readings.attendance),
-    "StudentAddedToClassroomEvent": _Kind(read=partial(readings.enrolment, "enrolment.added", "student")),
-    "TeacherAddedToClassroomEvent": _Kind(read=partial(readings.enrolment, "enrolment.added", "teacher")),
-    "StudentRemovedFromClassroomEvent": _Kind(read=partial(readings.enrolment, "enrolment.removed", "student")),
-    "TeacherRemovedFromClassroomEvent": _Kind(read=partial(readings.enrolment, "enrolment.removed", "teacher")),
-    "StudentSuspensionUpdatedEvent": _Kind(read=readings.suspension),
+    "StudentAddedToClassroomEvent": _member("enrolment.added", "student"),
+    "TeacherAddedToClassroomEvent": _member("enrolment.added", "teacher"),
+    "StudentRemovedFromClassroomEvent": _member("enrolment.removed", "student"),
+    "TeacherRemovedFromClassroomEvent": _member("enrolment.removed", "teacher"),
+    "StudentSuspensionUpdatedEvent": _Kind(read=readings.suspension, times=("eventTimestamp",)),
     "FeePaymentCompletedEvent": _Kind(
         read=partial(readings.fee, "payment"),
         times=("transaction.chargedAt",),

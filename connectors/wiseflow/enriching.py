@@ -1,253 +1,234 @@
-"""Completes hand-ins and marks over WISEflow's REST API, as its OpenAPI description 1.34 has it.
+"""Completes WISEflow's events over its REST API.
 
 What the API shows now wins over what the webhook said: a hand-in withdrawn since goes on as a withdrawal, a mark that
 is gone as a revocation. Nothing corrects that later, so an event that has only just come waits a little first.
+
+Each recipe has one call without which nothing is known; it raises, and the event waits. All others are extra: without
+them the event goes on as partial in the end.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from bridge.core.contracts import SourceApi
-from bridge.core.errors import PayloadError, SourceUnavailable
+from bridge.core.errors import PayloadError
 from bridge.core.events import Enrichment, Event
-from bridge.core.nouns import Assessment, Grade, Identifier, Person, Submission
+from bridge.core.nouns import Artifact, Assessment, Change, Grade, Person, Submission
 from bridge.core.payload import Payload
-from connectors.wiseflow.marks import Mark, passes, read_mark, spelling
+from connectors.wiseflow.calls import (
+    ASSIGNMENTS,
+    DATES,
+    EXPLANATION,
+    EXTERNAL_SOURCES,
+    FLOW,
+    PARTICIPANT,
+    SUBMISSION,
+    ask,
+    known_id,
+    odd,
+    readable,
+    settle,
+)
+from connectors.wiseflow.exams import course, exam, flow_told, state_label
+from connectors.wiseflow.grading import final_mark, handed_in, own_entry, recorded
+from connectors.wiseflow.people import actor, described, person, person_of
 
-FLOW: Final = "/flow/{flowId}"
-PARTICIPANT: Final = "/flows/{flowId}/participants/{participantId}"
-SUBMISSION: Final = "/flows/{flowId}/submissions/{submissionId}"
-ASSESSMENT: Final = "/flow/{flowId}/assessments/{participantId}"
-USER: Final = "/user/{userId}/info"
-EMAILS: Final = "/users/{userId}/emails"
-FLOW_SCALE: Final = "/flows/{flowId}/grading-scale"
-SCALES: Final = "/license/grading-scales"
-
-_FLOW_KEPT: Final = 300.0
-_PEOPLE_KEPT: Final = 600.0
+# OpenAPI description 1.34: 0 requested, 1 accepted and assigned, 2 answered by the assessor, 3 the answer accepted.
+_EXPLANATIONS: Final = {"0": "REQUESTED", "1": "ASSIGNED", "2": "ANSWERED", "3": "ACCEPTED"}
+_LINK_LIVES: Final = timedelta(hours=25)
+"""How long an assignment's address works after it was given out (OpenAPI description 1.34)."""
 
 
 def complete(event: Event, api: SourceApi) -> Event:
     """The event with what the API knows. Raises SourceUnavailable also for answers of an unexpected shape."""
     try:
-        return _mark(event, api) if event.sourceevent == "final.mark" else _paper(event, api)
+        return _RECIPES[event.sourceevent](event, api)
     except PayloadError as error:
-        raise SourceUnavailable(f"an answer of the API has an unexpected shape: {error}") from None
-
-
-def unwrap(answer: Payload) -> Payload:
-    """Newer endpoints wrap their answer in success, data and error, older ones do not, and some of both do both."""
-    if not {"success", "data"} <= set(answer.keys()):
-        return answer
-    if answer.at("success").maybe_flag() is False:  # a 2xx can still carry success: false
-        raise PayloadError(f"{answer.path}.success", "true")
-    return answer.at("data")
+        raise odd(error) from None
 
 
 def _paper(event: Event, api: SourceApi) -> Event:
-    found = _ask(api, SUBMISSION, event)
-    if found is None and _unsettled(event, api):
-        raise SourceUnavailable("the API does not know the submission yet")
-    handed_in = found.at("status", "handedIn").maybe_flag() if found else None
-    type = event.type if handed_in is None else f"submission.{'submitted' if handed_in else 'withdrawn'}"
-    if type != event.type and _unsettled(event, api):
-        raise SourceUnavailable("the API does not show what the webhook said yet")
-    status = type.partition(".")[2]
-    submission = replace(event.data.submission or Submission(), status=status)
-    if found is not None:
-        members = list(found.at("participants").items())
-        submission = replace(
-            submission,
-            submitted_at=found.at("status", "handedInDate").maybe_time() if handed_in else None,
-            is_group=len(members) > 1 if members else None,  # a group's paper is one submission of several participants
-        )
-    person, person_known = _person(event, api, with_participant=True)
-    assessment, flow_known = _assessment(event, api)
-    state: Enrichment = "full" if handed_in is not None and person_known and flow_known else "partial"
-    return replace(
-        event,
-        type=type,
-        enrichment="missing" if found is None else state,
-        observedat=api.now,
-        data=replace(event.data, person=person, assessment=assessment, submission=submission),
+    found = ask(api, event, SUBMISSION)
+    handed = found.at("status", "handedIn").maybe_flag() if found else None
+    type = event.type if handed is None else f"submission.{'submitted' if handed else 'withdrawn'}"
+    settle(event, api, there=found is not None, agrees=type == event.type)
+    submission = handed_in(event, found) if found else event.data.submission or Submission()
+    if type == "submission.withdrawn":
+        submission = replace(submission, submitted_at=_taken_back(event, api))
+    submission = replace(submission, status=type.partition(".")[2])
+    someone, person_known = person(event, api)
+    told, exam_known = exam(replace(event, data=replace(event.data, person=someone, submission=submission)), api)
+    return _ended(
+        replace(told, type=type), api, found=found is not None, rest=handed is not None and person_known and exam_known
     )
 
 
-def _mark(event: Event, api: SourceApi) -> Event:
-    assessed = _ask(api, ASSESSMENT, event)
-    submission = _ask(api, SUBMISSION, event)
-    entry = _entry(submission, _id(event, "participantId")) if submission else None
-    # The administrative mark beats the assessor's for display: a reading of the API's fields, not documented.
-    admin = _spelled(assessed, "adminGrade")
-    normal = _spelled(assessed, "grade")
-    final = _spelled(entry, "finalGrade", "grade")
-    raw = admin or normal or final
-    if raw is None and assessed is None and entry is None:
-        if _unsettled(event, api):
-            raise SourceUnavailable("the API does not know the mark yet")
-        type, known = event.type, False
-    else:
-        type, known = _shown(event, raw), True
-        if (type == "grade.revoked") != (event.type == "grade.revoked") and _unsettled(event, api):
-            raise SourceUnavailable("the API does not show what the webhook said yet")
-    grade = Grade(kind="administrative" if admin else "final", status=type.partition(".")[2])
-    scale_known = True
-    if raw is not None:
-        scale = _scale(event, api)
-        scale_known = scale is not None
-        # finalGrade is a whole number and so, most likely, the stored value; of the texts nobody knows.
-        options = api.settings.options
-        value_first = options["grade_lookup"] == "value-first" or not (admin or normal)
-        mark = read_mark(raw, scale, value_first=value_first, stored_bounds=options["input_scale_bounds"] == "stored")
-        grade = _graded(grade, mark, options["passing_grades"])
-        times = (
-            assessed.at("adminGradeDate" if admin else "date") if assessed else None,
-            entry.at("finalGrade", "date") if entry and not admin else None,
-        )
-        published = (time.maybe_time() for time in times if time is not None)
-        grade = replace(grade, published_at=next((time for time in published if time), None))
-    person, person_known = _person(event, api, entry=entry)
-    assessment, flow_known = _assessment(event, api)
-    # Without a mark, a missing assessment is the answer that was asked for and not a gap.
-    answered = submission is not None and (assessed is not None or raw is None)
-    state: Enrichment = "full" if answered and scale_known and person_known and flow_known else "partial"
-    return replace(
-        event,
-        type=type,
-        enrichment=state if known else "missing",
-        observedat=api.now,
-        data=replace(event.data, person=person, assessment=assessment, grade=grade),
-    )
+def _alternative(event: Event, api: SourceApi) -> Event:
+    """There is no call for alternative grades: the participant names the submission, and that has them."""
+    participant = ask(api, event, PARTICIPANT, whole=True)
+    settle(event, api, there=participant is not None, agrees=True)
+    number = participant.at("submissionId").maybe_integer() if participant else None
+    submission = None if number is None else _submission_of(event, api, number)
+    entry = own_entry(submission, known_id(event, "participantId")) if submission else None
+    given = entry.at("alternativeGrade", "grade").maybe_text() if entry else None
+    type = event.type if entry is None else _alternative_type(event, given)
+    settle(event, api, there=entry is not None or number is None, agrees=type == event.type)
+    status = {"added": "published", "changed": "updated", "removed": "revoked"}[type.rpartition("_")[2]]
+    # A short code of the licence (absence, illness …) that stands for itself: value and label are one.
+    grade = Grade(kind="alternative", status=status, value=given, label=given)
+    if entry is not None and given is not None:
+        grade = replace(grade, published_at=entry.at("alternativeGrade", "date").maybe_time())
+    someone, person_known = person_of(event, api, participant) if participant else person(event, api)
+    by, actor_known = actor(event, api)
+    told, exam_known = exam(replace(event, data=replace(event.data, person=someone, actor=by, grade=grade)), api)
+    rest = entry is not None and person_known and actor_known and exam_known
+    return _ended(replace(told, type=type), api, found=participant is not None, rest=rest)
 
 
-def _shown(event: Event, raw: str | None) -> str:
-    """The type that fits what is there now: no mark any more is revoked, a mark in spite of a revocation is out again.
-
-    That a revoked mark leaves no grade behind is the reading of the API's description, which has no flag for it.
-    """
-    if raw is None:
-        return "grade.revoked"
-    return "grade.published" if event.type == "grade.revoked" else event.type
+def _submission_of(event: Event, api: SourceApi, number: int) -> Payload | None:
+    named = replace(event.data, submission=Submission(key=f"wiseflow:{number}"))
+    return ask(api, replace(event, data=named), SUBMISSION, extra=True, whole=True)
 
 
-def _entry(submission: Payload, participant: str | None) -> Payload | None:
-    """The participant's own entry of a submission; several share a group's."""
-    members = submission.at("participants").items()
-    return next((entry for entry in members if entry.at("id").maybe_text() == participant), None)
+def _alternative_type(event: Event, given: str | None) -> str:
+    if given is None:
+        return "grade.alternative_removed"
+    return "grade.alternative_changed" if event.type == "grade.alternative_removed" else event.type
 
 
-def _graded(grade: Grade, mark: Mark, passing: dict[str, list[str]] | None) -> Grade:
-    return replace(
-        grade,
-        value=mark.value,
-        label=mark.label,
-        scale=mark.scale,
-        score_given=mark.score,
-        score_maximum=mark.maximum,
-        passed=passes(mark, passing),
-    )
+def _justification(event: Event, api: SourceApi) -> Event:
+    found = ask(api, event, EXPLANATION)
+    state = found.at("state").maybe_text() if found else None
+    type = event.type
+    if state in _EXPLANATIONS:
+        type = "grade.justification_answered" if state in ("2", "3") else "grade.justification_requested"
+    settle(event, api, there=found is not None, agrees=type == event.type)
+    change = event.data.change if state is None else Change(field="state", new=state, label=_EXPLANATIONS.get(state))
+    assigned = found.at("assignedAssessor") if found else None
+    by = readable(lambda: _assessor(event, api, assigned), event.data.actor)
+    someone, person_known = person(event, api)
+    told, exam_known = exam(replace(event, data=replace(event.data, person=someone, actor=by, change=change)), api)
+    return _ended(replace(told, type=type), api, found=found is not None, rest=person_known and exam_known)
 
 
-def _scale(event: Event, api: SourceApi) -> Payload | None:
-    chosen = _ask(api, FLOW_SCALE, event, keep=_FLOW_KEPT)
-    wanted = chosen.at("gradingScaleId").maybe_text() if chosen else None
-    scales = _ask(api, SCALES, event, keep=_PEOPLE_KEPT) if wanted else None
-    entries = scales.items() if scales else iter(())
-    return next((scale for scale in entries if scale.at("id").maybe_text() == wanted), None)
+def _assessor(event: Event, api: SourceApi, assigned: Payload | None) -> Person | None:
+    """The assessor with a name, where an explanation request has one. Is an assessorId a user's id? Not documented."""
+    if assigned is None or not assigned.at("user").present or not api.settings.options["person_details"]:
+        return event.data.actor
+    number = assigned.first("user.id", "user.userId").maybe_integer()
+    before = event.data.actor or Person(role="instructor")
+    return described(before if number is None else replace(before, key=f"wiseflow:{number}"), assigned.at("user"), api)
 
 
-def _person(
-    event: Event, api: SourceApi, *, with_participant: bool = False, entry: Payload | None = None
-) -> tuple[Person | None, bool]:
-    """The participant with name, e-mail and the external ids that may go on, and whether all of it answered."""
-    person = event.data.person or Person(role="learner")
-    options = api.settings.options
-    participant = None
-    if with_participant and options["person_details"]:
-        participant = _ask(api, PARTICIPANT, event, keep=_PEOPLE_KEPT)
-    if person.key is None:
-        user_id = participant.at("userId").maybe_integer() if participant else None
-        user_id = entry.at("userId").maybe_integer() if user_id is None and entry else user_id
-        if user_id is not None:
-            known = (Identifier(scheme="wiseflow.userId", value=str(user_id)), *person.identifiers)
-            person = replace(person, key=f"wiseflow:{user_id}", identifiers=known)
-    if not options["person_details"]:
-        return person, True
-    named = replace(event, data=replace(event.data, person=person))
-    user = _ask(api, USER, named, keep=_PEOPLE_KEPT)
-    sources = [found for found in (user, participant.at("user") if participant else None) if found is not None]
-    schemes = {name.casefold(): scheme for name, scheme in options["identifier_schemes"].items()}
-    identifiers = {(entry.scheme, entry.value): entry for entry in person.identifiers}
-    for source in sources:
-        for external in source.at("externalIds").items():
-            scheme = schemes.get((external.at("name").maybe_text() or "").casefold())
-            value = external.at("value").maybe_text()
-            if scheme and value:
-                identifiers.setdefault((scheme, value), Identifier(scheme=scheme, value=value))
-    person = replace(
-        person,
-        email=_email(user, named, api) if user else None,
-        given_name=next((name for found in sources if (name := found.at("firstName").maybe_text())), None),
-        family_name=next((name for found in sources if (name := found.at("lastName").maybe_text())), None),
-        identifiers=tuple(identifiers.values()),
-    )
-    return person, user is not None and (participant is not None or not with_participant)
+def _assignment(event: Event, api: SourceApi) -> Event:
+    """There is no call for one assignment: the flow's few are listed, and one that is not there was taken off."""
+    entries = ask(api, event, ASSIGNMENTS)
+    number = event.subject.partition("/")[2]
+    mine = [entry for entry in entries.items() if entry.at("id").maybe_text() == number] if entries else []
+    type = event.type
+    if entries is not None and (event.type == "assignment.removed") == bool(mine):
+        type = "assignment.updated" if mine else "assignment.removed"
+    settle(event, api, there=entries is not None, agrees=type == event.type)
+    before = event.data.artifact or Artifact(kind="assignment")
+    artifact = _artifact(before, mine[0], api) if mine else _last_known(event, before, api)
+    told, exam_known = exam(replace(event, data=replace(event.data, artifact=artifact)), api)
+    return _ended(replace(told, type=type), api, found=entries is not None, rest=exam_known)
 
 
-def _email(user: Payload, event: Event, api: SourceApi) -> str | None:
-    """The one address, or the primary of several: the user's info lists them without saying which is."""
-    addresses = [entry.text() for entry in user.at("emails").items() if entry.present]
-    if len(addresses) > 1 and (entries := _ask(api, EMAILS, event, keep=_PEOPLE_KEPT)):
-        primary = (entry.at("email").maybe_text() for entry in entries.items() if entry.at("primary").maybe_flag())
-        return next(primary, None) or addresses[0]
-    return addresses[0] if addresses else None
-
-
-def _assessment(event: Event, api: SourceApi) -> tuple[Assessment | None, bool]:
-    before = event.data.assessment or Assessment()
-    flow = _ask(api, FLOW, event, keep=_FLOW_KEPT)
-    if flow is None:
-        return before, False
-    state = flow.at("state").maybe_text()
-    codes = [code for entry in flow.at("sisInformation").items() if (code := entry.at("code").maybe_text())]
+def _artifact(before: Artifact, entry: Payload, api: SourceApi) -> Artifact:
+    file = entry.at("assignment")
+    url = file.at("url").maybe_text()
     return replace(
         before,
-        title=flow.at("name").maybe_text(),
-        state=api.settings.options["flow_state_labels"].get(state, state),
-        starts_at=flow.at("participantStartDate").maybe_time(),
-        ends_at=flow.at("participantEndDate").maybe_time(),
-        identifiers=(*before.identifiers, *(Identifier(scheme="sis.flowCode", value=code) for code in codes)),
-    ), True
+        title=file.at("name").maybe_text() or entry.at("publishedReference").maybe_text() or before.title,
+        url=url,
+        # Rounded down to the hour: what is read twice is told alike, and never too late.
+        url_expires_at=(api.now + _LINK_LIVES).replace(minute=0, second=0, microsecond=0) if url else None,
+        media_type=file.first("content-type", "contentType").maybe_text(),
+    )
 
 
-def _unsettled(event: Event, api: SourceApi) -> bool:
-    """Whether the event came so recently that the API may still lag behind it."""
-    return api.now - event.recordedtime < timedelta(seconds=api.settings.options["settle_seconds"])
+def _last_known(event: Event, before: Artifact, api: SourceApi) -> Artifact:
+    """What is gone is told as it last was; its address works no more."""
+    last = api.known(event.subject)
+    if last is None or last.data.artifact is None:
+        return before
+    return replace(before, title=last.data.artifact.title or before.title, media_type=last.data.artifact.media_type)
 
 
-def _ask(api: SourceApi, path: str, event: Event, *, keep: float = 0) -> Payload | None:
-    """The unwrapped answer, or None if there is none. Paths of errors begin with the call, without its ids."""
-    names = [name for name in ("flowId", "participantId", "submissionId", "userId") if f"{{{name}}}" in path]
-    ids = {name: _id(event, name) for name in names}
-    answer = None if None in ids.values() else api.get(path.format_map(ids), keep=keep)
-    if answer is None:
-        return None
-    found = unwrap(Payload(answer.value, f"GET {path} $"))
-    return found if found.present else None
+def _state(event: Event, api: SourceApi) -> Event:
+    found = ask(api, event, FLOW)
+    state = found.at("state").maybe_text() if found else None
+    said = event.data.change.new if event.data.change else None
+    settle(event, api, there=found is not None, agrees=state == said)
+    if found is None or state is None:
+        return _ended(event, api, found=False, rest=False)
+    label = state_label(api, state)
+    known_label = label if label != state else None
+    told = flow_told(event, api, found)
+    told = replace(told, data=replace(told.data, change=Change(field="state", new=state, label=known_label)))
+    with_course, course_known = course(told, api)
+    return _ended(with_course, api, found=True, rest=course_known)
 
 
-def _id(event: Event, name: str) -> str | None:
-    """One of WISEflow's ids out of the event's nouns; they hold what the webhook said."""
-    data = event.data
-    if name == "submissionId":
-        return data.submission.key.removeprefix("wiseflow:") if data.submission and data.submission.key else None
-    noun = data.assessment if name == "flowId" else data.person
-    known = noun.identifiers if noun else ()
-    return next((entry.value for entry in known if entry.scheme == f"wiseflow.{name}"), None)
+def _external_source(event: Event, api: SourceApi) -> Event:
+    """The sources that the webhook names by id or reference, with references and states; all, if it names none."""
+    found = ask(api, event, EXTERNAL_SOURCES)
+    settle(event, api, there=found is not None, agrees=True)
+    change = event.data.change or Change(field="externalSources")
+    named = set(change.new.split(", ")) if change.new else None
+    told = (
+        [(entry.at("id").maybe_text(), entry.at("reference").maybe_text(), entry) for entry in found.items()]
+        if found
+        else []
+    )
+    mine = [
+        (reference or number, entry) for number, reference, entry in told if not named or {number, reference} & named
+    ]
+    states = [f"{name}: {state}" for name, entry in mine if (state := entry.at("state").maybe_text())]
+    if mine:
+        change = replace(change, new=", ".join(name for name, _ in mine if name), label=", ".join(states) or None)
+    with_exam, exam_known = exam(replace(event, data=replace(event.data, change=change)), api)
+    return _ended(with_exam, api, found=found is not None, rest=exam_known and bool(mine))
 
 
-def _spelled(found: Payload | None, *keys: str) -> str | None:
-    return spelling(found.at(*keys)) if found else None
+def _period(event: Event, api: SourceApi) -> Event:
+    found = ask(api, event, DATES)
+    settle(event, api, there=found is not None, agrees=True)
+    told, exam_known = exam(event, api)
+    if found is not None:  # fresher than the flow, which is kept
+        dates = replace(
+            told.data.assessment or Assessment(),
+            starts_at=found.at("participation", "start").maybe_time(),
+            ends_at=found.at("participation", "end").maybe_time(),
+        )
+        told = replace(told, data=replace(told.data, assessment=dates))
+    return _ended(told, api, found=found is not None, rest=exam_known)
+
+
+def _taken_back(event: Event, api: SourceApi) -> datetime | None:
+    """When the paper that was withdrawn had been handed in, as far as this bridge knows: the platform forgets it."""
+    last = api.known(event.subject)
+    return last.data.submission.submitted_at if last is not None and last.data.submission is not None else None
+
+
+def _ended(event: Event, api: SourceApi, *, found: bool, rest: bool) -> Event:
+    state: Enrichment = "full" if rest else "partial"
+    return replace(event, enrichment=state if found else "missing", observedat=api.now)
+
+
+_RECIPES: Final[Mapping[str, Callable[[Event, SourceApi], Event]]] = {
+    "paper.submission": _paper,
+    "final.mark": final_mark,
+    "alternative.grade": _alternative,
+    "grade.justification": _justification,
+    "assignment.added": _assignment,
+    "flow.state": _state,
+    "flow.external.source": _external_source,
+    "flow.period": _period,
+    "assessment": recorded,
+}

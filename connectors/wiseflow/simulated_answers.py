@@ -1,42 +1,27 @@
-"""What the API of a simulated WISEflow answers, by path; None is a 404."""
+"""What the API of a simulated WISEflow answers to a GET, by path, and to a search; None is a 404."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
-from connectors.wiseflow.simulated_world import LICENSE_ID, MORNING, SCALES, Flow, Paper, User, World
-
-
-class Page:
-    """A slice of a list as `offset` and `limit` ask for it, at most 100 entries."""
-
-    def __init__(self, items: list[Any], query: Mapping[str, str]) -> None:
-        self.offset = _whole(query.get("offset", "0"), 0)
-        self.limit = min(_whole(query.get("limit", "100"), 100), 100)
-        self.total = len(items)
-        self.items = items[self.offset : self.offset + self.limit]
-
-
-def _whole(text: str, default: int) -> int:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else default
-
+from connectors.wiseflow.simulated_shapes import (
+    STATES,
+    Page,
+    assessed_json,
+    external,
+    found_flow,
+    iso,
+    named,
+    participant_json,
+    status,
+    unix,
+)
+from connectors.wiseflow.simulated_world import ASSESSOR, LICENSE_ID, MORNING, SCALES, Flow, Paper, User, World
 
 _Ids = Mapping[str, int]
 _Query = Mapping[str, str]
-
-
-def _unix(moment: datetime | None) -> int | None:
-    return None if moment is None else int(moment.timestamp())
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _external(user: User) -> list[dict[str, str]]:
-    return [{"name": "studentNumber", "value": user.student_number}, {"name": "wayf", "value": f"w{user.id}"}]
 
 
 def _flow(world: World, ids: _Ids, query: _Query) -> Any:
@@ -45,15 +30,15 @@ def _flow(world: World, ids: _Ids, query: _Query) -> Any:
         "id": flow.id,
         "name": flow.name,
         "subName": flow.code,
-        "creationDate": _unix(MORNING - timedelta(days=30)),
+        "creationDate": unix(MORNING - timedelta(days=30)),
         "type": 2,
         "state": flow.state,
         "variant": 0,
         "purpose": 0,
-        "participantStartDate": _unix(flow.starts_at),
-        "participantEndDate": _unix(flow.starts_at + timedelta(hours=4)),
-        "assessorStartDate": _unix(flow.starts_at + timedelta(hours=5)),
-        "assessorEndDate": _unix(flow.starts_at + timedelta(days=21)),
+        "participantStartDate": unix(flow.starts_at),
+        "participantEndDate": unix(flow.ends_at),
+        "assessorStartDate": unix(flow.ends_at + timedelta(hours=1)),
+        "assessorEndDate": unix(flow.marking_ends_at),
         "sisInformation": [{"code": flow.code}],
         "combinedMainFlowId": None,
         "combinedSubFlowIds": [],
@@ -76,8 +61,8 @@ def _dates(world: World, ids: _Ids, query: _Query) -> Any:
     flow = world.flows.get(ids["flowId"])
     if flow is None:
         return None
-    hours = (0, 4, 5, 21 * 24)
-    start, end, mark_start, mark_end = (_unix(flow.starts_at + timedelta(hours=after)) for after in hours)
+    start, end, mark_end = (unix(moment) for moment in (flow.starts_at, flow.ends_at, flow.marking_ends_at))
+    mark_start = unix(flow.ends_at + timedelta(hours=1))
     return {
         "participation": {"start": start, "end": end, "earliestIndividualStart": start, "latestIndividualEnd": end},
         "marking": {
@@ -89,75 +74,42 @@ def _dates(world: World, ids: _Ids, query: _Query) -> Any:
     }
 
 
-def _participant_json(number: int, user: User, paper: Paper) -> dict[str, Any]:
-    person = {"id": user.id, "firstName": user.given_name, "lastName": user.family_name, "phone": None}
-    return {
-        "user": person | {"externalIds": _external(user)},
-        "participantId": number,
-        "uniqueExamId": f"U{number}",
-        "userId": user.id,
-        "number": number % 1000,
-        "activated": True,
-        "submissionId": paper.id,
-        "groupId": paper.id % 1000 if len(paper.participants) > 1 else None,
-        "assessorIds": [9001],
-        "assessorGroupIds": [],
-    }
-
-
 def _participants(world: World, ids: _Ids, query: _Query) -> Any:
     flow = world.flows.get(ids["flowId"])
-    return flow and Page([_participant_json(*entry) for entry in flow.participants()], query)
+    return flow and Page(flow.entries, query, lambda entry: participant_json(*entry))
 
 
 def _found(world: World, ids: _Ids) -> tuple[Flow, int, User, Paper] | None:
     flow = world.flows.get(ids["flowId"])
-    entries = flow.participants() if flow else iter(())
-    found = next((entry for entry in entries if entry[0] == ids["participantId"]), None)
+    found = flow.by_participant.get(ids["participantId"]) if flow else None
     return (flow, *found) if flow and found else None
 
 
 def _participant(world: World, ids: _Ids, query: _Query) -> Any:
     found = _found(world, ids)
-    return found and _participant_json(*found[1:])
-
-
-def _assessed_json(flow: Flow, number: int, paper: Paper) -> dict[str, Any]:
-    normal, admin = (None, paper.label) if paper.administrative else (paper.label, None)
-    return {
-        "id": paper.id + 5 if paper.marked else None,
-        "participantId": number,
-        "grade": normal,
-        "adminGrade": admin,
-        "adminGradeDate": _unix(paper.marked_at) if admin else None,
-        "date": _unix(paper.marked_at) if normal else None,
-        "exportState": 0,
-        "exportDate": None,
-        "exportMessage": None,
-    }
+    return found and participant_json(*found[1:])
 
 
 def _assessed(world: World, ids: _Ids, query: _Query) -> Any:
     found = _found(world, ids)
-    return found and _assessed_json(found[0], found[1], found[3])
+    return found and assessed_json(found[1], found[3])
 
 
 def _all_assessed(world: World, ids: _Ids, query: _Query) -> Any:
     flow = world.flows.get(ids["flowId"])
-    return flow and [_assessed_json(flow, number, paper) for number, _, paper in flow.participants()]
+    return flow and Page(flow.entries, query, lambda entry: assessed_json(entry[0], entry[2]), most=50).items
 
 
 def _submission(world: World, ids: _Ids, query: _Query) -> Any:
     flow = world.flows.get(ids["flowId"])
-    papers = flow.papers if flow else []
-    paper = next((paper for paper in papers if paper.id == ids["submissionId"]), None)
+    paper = flow.by_submission.get(ids["submissionId"]) if flow else None
     if paper is None:
         return None
-    final = {"grade": paper.stored, "date": _iso(paper.marked_at)} if paper.marked else None
-    alternative = {"grade": paper.alternative, "date": _iso(MORNING)} if paper.alternative else None
+    final = {"grade": paper.stored, "date": iso(paper.marked_at)} if paper.marked else None
+    alternative = {"grade": paper.alternative, "date": iso(paper.alternative_at)} if paper.alternative else None
     return {
         "id": paper.id,
-        "status": _status(paper),
+        "status": status(paper),
         "coverSheet": [],
         "similarityReports": [],
         "allocations": {"assessors": [{"id": 9001, "userId": 990001}], "assessorGroupIds": []},
@@ -168,21 +120,11 @@ def _submission(world: World, ids: _Ids, query: _Query) -> Any:
     }
 
 
-def _status(paper: Paper) -> dict[str, Any]:
-    handed_in = paper.handed_in_at is not None
-    return {
-        "handedIn": handed_in,
-        "handedInBlank": False,
-        "handedInDate": _iso(paper.handed_in_at),
-        "handedInIp": "192.0.2.7" if handed_in else None,
-    }
-
-
 def _submissions(world: World, ids: _Ids, query: _Query) -> Any:
     flow = world.flows.get(ids["flowId"])
-    papers = flow.papers if flow else []
-    entries = [{"id": paper.id, "status": _status(paper), "similarityReports": []} for paper in papers]
-    return flow and Page(entries, query)
+    return flow and Page(
+        flow.papers, query, lambda paper: {"id": paper.id, "status": status(paper), "similarityReports": []}
+    )
 
 
 def _scale_of(world: World, ids: _Ids, query: _Query) -> Any:
@@ -195,7 +137,7 @@ def _scales(world: World, ids: _Ids, query: _Query) -> Any:
 
 
 def _user(world: World, ids: _Ids) -> User | None:
-    return next((user for user in world.users if user.id == ids["userId"]), None)
+    return world.users_by_id.get(ids["userId"])
 
 
 def _info(world: World, ids: _Ids, query: _Query) -> Any:
@@ -205,7 +147,7 @@ def _info(world: World, ids: _Ids, query: _Query) -> Any:
         "firstName": user.given_name,
         "lastName": user.family_name,
         "phone": None,
-        "externalIds": _external(user),
+        "externalIds": external(user),
         "language": "da_DK",
         "roles": [{"name": "Participant", "relationIds": [1]}],
         "emails": list(user.emails),
@@ -230,19 +172,73 @@ def _emails(world: World, ids: _Ids, query: _Query) -> Any:
 def _explanation(world: World, ids: _Ids, query: _Query) -> Any:
     flow = world.flows.get(ids["flowId"])
     request = flow.explanations.get(ids["explanationRequestId"]) if flow else None
-    return request and {
+    if flow is None or request is None:
+        return None
+    assessor = world.users_by_id[ASSESSOR]
+    return {
         "explanationId": ids["explanationRequestId"],
-        "flowId": ids["flowId"],
-        "requestDate": _unix(MORNING),
-        "state": 2 if request[1] else 0,
-        "participant": {"participantId": request[0]},
-        "assignedAssessor": {"assessorId": 9001},
+        "flowId": flow.id,
+        "title": flow.name,
+        "subtitle": flow.code,
+        "requestDate": unix(request.asked_at),
+        "assignDate": unix(request.asked_at),
+        "acceptDate": unix(request.asked_at),
+        "dueDate": unix(request.asked_at + timedelta(days=14)),
+        "state": 2 if request.answered else 0,
+        "showJustification": request.answered,
+        "participant": {
+            "participantId": request.participant,
+            "user": named(flow.by_participant[request.participant][1]),
+            "ssoUrl": None,
+        },
+        "assignedAssessor": {"assessorId": ASSESSOR, "user": named(assessor)},
+        "assignedBy": {"userId": ASSESSOR, "firstName": assessor.given_name, "lastName": assessor.family_name},
     }
 
 
 def _assignments(world: World, ids: _Ids, query: _Query) -> Any:
     flow = world.flows.get(ids["flowId"])
-    return flow and [{"id": number, "publishedReference": f"A{number}"} for number in flow.assignments]
+    return flow and [
+        {
+            "id": number,
+            "publishedReference": f"A{number}",
+            "assignment": {
+                "name": f"Assignment {number}, version {version}.pdf",
+                "size": 1000 * version,
+                "content-type": "application/pdf",
+                "url": f"https://files.example.test/assignments/{number}?version={version}",
+            },
+            "appendices": [],
+            "data": {},
+        }
+        for number, version in flow.assignments.items()
+    ]
+
+
+def _external_sources(world: World, ids: _Ids, query: _Query) -> Any:
+    flow = world.flows.get(ids["flowId"])
+    return flow and Page(
+        [flow],
+        query,
+        lambda flow: {
+            "id": 3,
+            "reference": flow.code,
+            "description": "Roster",
+            "createdAt": iso(MORNING),
+            "updatedAt": iso(MORNING),
+            "lastRequestedSync": None,
+            "lastSync": None,
+            "state": flow.source_state,
+        },
+    )
+
+
+def search(world: World, body: Any, query: _Query) -> Page:
+    """POST /flows/search: all flows, or those in the states that the body's `metadata` names."""
+    metadata = body.get("metadata") if isinstance(body, dict) else None
+    states = (metadata.get("states") if isinstance(metadata, dict) else None) or list(STATES)
+    flows = [flow for flow in world.flows.values() if STATES[flow.state] in states]
+    return Page(flows, query, found_flow)
 
 
 def _license(world: World, ids: _Ids, query: _Query) -> Any:
@@ -261,6 +257,7 @@ ANSWERS: Final[Mapping[str, Callable[[World, _Ids, _Query], Any]]] = {
     "/flows/{flowId}/participants/{participantId}": _participant,
     "/flows/{flowId}/submissions": _submissions,
     "/flows/{flowId}/submissions/{submissionId}": _submission,
+    "/flows/{flowId}/external-sources": _external_sources,
     "/flows/{flowId}/grading-scale": _scale_of,
     "/license/grading-scales": _scales,
     "/license/info": _license,

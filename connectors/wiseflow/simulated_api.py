@@ -1,5 +1,5 @@
-"""The REST API of a simulated WISEflow, in the shapes of its OpenAPI description 1.34: two styles of answers side by
-side, both ways to authenticate, its own errors and rate-limit headers.
+"""The API of a simulated WISEflow as its help centre and its OpenAPI description 1.34 have it: two styles of answers
+side by side, both ways to authenticate, its own errors, and its limits.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bridge.core.contracts import ApiCall, ApiReply
-from connectors.wiseflow.simulated_answers import ANSWERS, Page
+from connectors.wiseflow.simulated_answers import ANSWERS, search
+from connectors.wiseflow.simulated_limits import Limits
+from connectors.wiseflow.simulated_shapes import Page
+from connectors.wiseflow.simulated_webhooks import Webhooks
 from connectors.wiseflow.simulated_world import World
 
 _ROUTES: Final = [
     (re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[0-9]{1,18})", template)), template, answer)
     for template, answer in ANSWERS.items()
 ]
+_NUMBER: Final = re.compile(r"/[0-9]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,17 +34,20 @@ class Credentials:
 class Api:
     """Answers calls about a world. `calls` counts them by method and path template.
 
-    An access token says that it lives `token_seconds`; since nobody here has a clock, it dies after `token_calls`
-    calls (0 is never). The next `throttled` calls are answered with 429.
+    An access token says that it lives `token_seconds`; it dies after `token_calls` calls (0 is never), or with
+    `expire_tokens`. The next `throttled` calls are answered with 429, and so are those beyond `limits`.
     """
 
     def __init__(self, world: World, credentials: Credentials) -> None:
         self.world = world
         self.credentials = credentials
         self.calls: Counter[str] = Counter()
+        self.limits = Limits()
+        self.webhooks = Webhooks()
         self.token_seconds = 3599
         self.token_calls = 0
         self.throttled = 0
+        self._issued = 0
         self._tokens: dict[str, int] = {}
 
     def answer(self, call: ApiCall) -> ApiReply:
@@ -50,18 +57,38 @@ class Api:
             if call.method == "POST" and path == "/oauth2/token":
                 self.calls["POST /oauth2/token"] += 1
                 return self._token(call)
-            if not self._known(call.headers):
+            credential = self._credential(call.headers)
+            if credential is None:
                 return ApiReply(status=401, text="Unauthorized")
+            within, headers = self.limits.take(credential)
             if self.throttled:
                 self.throttled -= 1
-                return ApiReply(status=429, json=_error(429, "Too many requests"), headers=_limits(0, "1"))
-            for pattern, template, answer in _ROUTES:
-                found = pattern.fullmatch(path)
-                if found and call.method == "GET":
-                    self.calls[f"GET {template}"] += 1
-                    ids = {name: int(value) for name, value in found.groupdict().items()}
-                    return _reply(template, answer(self.world, ids, call.query))
-        return ApiReply(status=404, json=_error(404, "Not found"), headers=_limits(199))
+                within, headers = False, headers | {"Retry-After": "1"}
+            if not within:
+                return ApiReply(status=429, json=_error(429, "Too many requests"), headers=headers)
+            return self._answered(call, path, headers)
+
+    def expire_tokens(self) -> None:
+        """All access tokens are refused from now on."""
+        with self.world.lock:
+            self._tokens.clear()
+
+    def _answered(self, call: ApiCall, path: str, headers: Mapping[str, str]) -> ApiReply:
+        if path.startswith("/webhooks"):
+            status, data = self.webhooks.answer(call.method, path, call.json)
+            self.calls[f"{call.method} {_NUMBER.sub('/{webhookId}', path)}"] += 1
+            body = _error(status, "Bad request" if status == 400 else "Not found") if status >= 400 else _wrapped(data)
+            return ApiReply(status=status, json=body, headers=headers)
+        if (call.method, path) == ("POST", "/flows/search"):
+            self.calls["POST /flows/search"] += 1
+            return _reply("/flows/search", search(self.world, call.json, call.query), headers)
+        for pattern, template, answer in _ROUTES:
+            found = pattern.fullmatch(path) if call.method == "GET" else None
+            if found:
+                self.calls[f"GET {template}"] += 1
+                ids = {name: int(value) for name, value in found.groupdict().items()}
+                return _reply(template, answer(self.world, ids, call.query), headers)
+        return ApiReply(status=404, json=_error(404, "Not found"), headers=headers)
 
     def _token(self, call: ApiCall) -> ApiReply:
         form = call.form
@@ -74,27 +101,22 @@ class Api:
         ):
             error = {"error": "invalid_client", "error_description": "Client authentication failed"}
             return ApiReply(status=400, json=error)
-        token = f"simulated-token-{len(self._tokens) + 1}"
+        self._issued += 1
+        token = f"simulated-token-{self._issued}"
         self._tokens[token] = 0
         body = {"access_token": token, "expires_in": self.token_seconds, "scope": "", "token_type": "bearer"}
         return ApiReply(json=body)
 
-    def _known(self, headers: Mapping[str, str]) -> bool:
+    def _credential(self, headers: Mapping[str, str]) -> str | None:
+        """Whose call it is, since limits are by set of credentials; None for nobody's."""
         if headers.get("x-api-key") == self.credentials.api_key:
-            return True
+            return "key"
         kind, _, token = headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer" or token not in self._tokens:
-            return False
+            return None
         self._tokens[token] += 1
-        return not self.token_calls or self._tokens[token] <= self.token_calls
-
-
-def _limits(left: int, retry_after: str | None = None) -> dict[str, str]:
-    """help.wiseflow.net/service-centre/api-rate-limits: 200 a second and 5000 a minute for one set of credentials."""
-    headers: dict[str, str] = {}
-    for prefix, limit in (("RateLimit", 200), ("X-RateLimit-Second", 200), ("X-RateLimit-Minute", 5000)):
-        headers |= {f"{prefix}-Limit": str(limit), f"{prefix}-Remaining": str(left), f"{prefix}-Reset": "1"}
-    return headers | ({"Retry-After": retry_after} if retry_after else {})
+        alive = not self.token_calls or self._tokens[token] <= self.token_calls
+        return "client" if alive else None
 
 
 def _error(code: int, message: str) -> dict[str, Any]:
@@ -102,16 +124,20 @@ def _error(code: int, message: str) -> dict[str, Any]:
     return {"success": False, "data": None, "error": error}
 
 
-def _reply(template: str, data: Any) -> ApiReply:
+def _wrapped(data: Any) -> dict[str, Any]:
+    return {"success": True, "data": data, "error": None}
+
+
+def _reply(template: str, data: Any, headers: Mapping[str, str]) -> ApiReply:
     """Older endpoints answer bare, and their 404 has no body; newer ones wrap both."""
     wrapped = template.startswith(("/flows/", "/users/")) or "/assessments/" in template
     wrapped = wrapped and not template.endswith("/submissions/{submissionId}")  # declared bare
     if data is None:
-        missing = ApiReply(status=404, json=_error(404, "Not found"), headers=_limits(199))
-        return missing if wrapped else ApiReply(status=404, text="", headers=_limits(199))
+        missing = ApiReply(status=404, json=_error(404, "Not found"), headers=headers)
+        return missing if wrapped else ApiReply(status=404, text="", headers=headers)
     if not wrapped:
-        return ApiReply(json=data, headers=_limits(199))
-    body = {"success": True, "data": data, "error": None}
+        return ApiReply(json=data, headers=headers)
     if isinstance(data, Page):
-        body |= {"data": data.items, "pagination": {"limit": data.limit, "offset": data.offset, "total": data.total}}
-    return ApiReply(json=body, headers=_limits(199))
+        place = {"limit": data.limit, "offset": data.offset, "total": data.total}
+        return ApiReply(json=_wrapped(data.items) | {"pagination": place}, headers=headers)
+    return ApiReply(json=_wrapped(data), headers=headers)

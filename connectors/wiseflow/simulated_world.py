@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Final
 
 LICENSE_ID: Final = 123
@@ -59,6 +60,14 @@ class User:
     student_number: str
 
 
+ASSESSOR: Final = 990001
+MANAGER: Final = 990002
+_STAFF: Final = (
+    User(id=ASSESSOR, given_name="Grace", family_name="Hopper", emails=("grace@example.test",), student_number=""),
+    User(id=MANAGER, given_name="Emil", family_name="Post", emails=("emil@example.test",), student_number=""),
+)
+
+
 @dataclass(slots=True, kw_only=True)
 class Paper:
     """A participant's paper, or, with several participants, a group's; what may change is changed under the lock."""
@@ -71,6 +80,7 @@ class Paper:
     administrative: bool = False
     marked_at: datetime | None = None
     alternative: str | None = None
+    alternative_at: datetime | None = None
 
     @property
     def marked(self) -> bool:
@@ -78,71 +88,108 @@ class Paper:
 
 
 @dataclass(slots=True, kw_only=True)
+class Explanation:
+    """A request for the reasons of a mark."""
+
+    participant: int
+    asked_at: datetime
+    answered: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
 class Flow:
+    """An exam. Its dates move with its state, as WISEflow moves a flow by its dates."""
+
     id: int
     name: str
     code: str
     state: int
     scale: int
     starts_at: datetime
+    ends_at: datetime
+    marking_ends_at: datetime
     papers: list[Paper]
-    assignments: list[int] = field(default_factory=list)
-    explanations: dict[int, tuple[int, bool]] = field(default_factory=dict)
-
-    def participants(self) -> Iterator[tuple[int, User, Paper]]:
-        for paper in self.papers:
-            for number, user in paper.participants:
-                yield number, user, paper
+    entries: list[tuple[int, User, Paper]]
+    by_participant: dict[int, tuple[int, User, Paper]]
+    by_submission: dict[int, Paper]
+    assignments: dict[int, int] = field(default_factory=dict)
+    explanations: dict[int, Explanation] = field(default_factory=dict)
+    source_state: str = "NONE"
+    announced: bool = False
+    """Whether the webhook about its opening was sent."""
 
 
 class World:
-    """All that is simulated. Hold `lock` to read or to change it."""
+    """All that is simulated. Hold `lock` to read or to change it.
+
+    Its clock goes on by a minute whenever something happens, unless it is given another one.
+    """
 
     def __init__(self, seed: int, people: int) -> None:
         self.lock = threading.RLock()
         self.random = random.Random(seed)
-        self.users = [self._user(number) for number in range(max(people, 4))]
+        self.clock: Callable[[], datetime] | None = None
+        self.users: list[User] = []
+        self.users_by_id: dict[int, User] = {user.id: user for user in _STAFF}
         self.flows: dict[int, Flow] = {}
         self.minutes = 0
+        self.assignment_ids = count(501)
+        self._papers = count(65253469)
+        self._participants = count(16842)
+        self.populate(max(people, 4))
         self.open_flow()
 
-    def _user(self, number: int) -> User:
-        given, family = _GIVEN[number % len(_GIVEN)], _FAMILY[number % len(_FAMILY)]
-        address = "ada@example.test" if number == 0 else f"student{number}@example.test"
-        more = (f"private{number}@example.test",) if number % 9 == 4 else ()
-        return User(
-            id=813879 + 3 * number,
-            given_name=given,
-            family_name=family,
-            emails=(*more, address),
-            student_number=f"S-{100 + number}",
-        )
+    def populate(self, people: int) -> None:
+        """Register students until there are so many."""
+        for number in range(len(self.users), people):
+            user = self._user(number)
+            self.users.append(user)
+            self.users_by_id[user.id] = user
 
-    def open_flow(self) -> Flow:
+    def open_flow(self, sitting: int = 40, *, groups: bool = True) -> Flow:
         """The next flow, its papers not yet handed in. Every eighth paper is a group's."""
         position = len(self.flows)
-        sitting = self.random.sample(self.users, min(len(self.users), 40))
+        members = self.random.sample(self.users, min(len(self.users), sitting))
         papers: list[Paper] = []
-        while sitting:
-            size = 3 if len(papers) % 8 == 5 and len(sitting) >= 3 else 1
-            members = tuple((16842 + 1000 * position + len(sitting), sitting.pop()) for _ in range(size))
-            papers.append(Paper(id=65253469 + 100 * position + len(papers), participants=members))
+        while members:
+            size = 3 if groups and len(papers) % 8 == 5 and len(members) >= 3 else 1
+            group = tuple((next(self._participants), members.pop()) for _ in range(size))
+            papers.append(Paper(id=next(self._papers), participants=group))
+        entries = [(number, user, paper) for paper in papers for number, user in paper.participants]
+        starts_at = self.now()
         flow = Flow(
             id=7464798 + position,
             name=_COURSES[position % len(_COURSES)],
             code=f"COURSE-{1000 + position}",
             state=2,
             scale=NUMBER_SCALE if position % 3 == 2 else LIST_SCALE,
-            starts_at=MORNING + timedelta(hours=2 * position),
+            starts_at=starts_at,
+            ends_at=starts_at + timedelta(hours=4),
+            marking_ends_at=starts_at + timedelta(days=21),
             papers=papers,
+            entries=entries,
+            by_participant={entry[0]: entry for entry in entries},
+            by_submission={paper.id: paper for paper in papers},
         )
         self.flows[flow.id] = flow
         return flow
 
     def now(self) -> datetime:
-        """The world's own clock: it goes on by a minute whenever something happens."""
+        """The time of something that happens now, in whole milliseconds as the API has them."""
+        if self.clock is not None:
+            moment = self.clock()
+            return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
         self.minutes += 1
         return MORNING + timedelta(minutes=self.minutes)
+
+    def move(self, flow: Flow, state: int) -> None:
+        """Bring a flow into a state, and its dates with it."""
+        now = self.now()
+        flow.state = state
+        if state == 3:
+            flow.ends_at = now
+        elif state == 4:
+            flow.marking_ends_at = now
 
     def mark(self, flow: Flow, paper: Paper, *, administrative: bool = False) -> None:
         """Give a paper a mark other than the one it has."""
@@ -160,3 +207,15 @@ class World:
     def revoke(self, paper: Paper) -> None:
         paper.label = paper.stored = paper.marked_at = None
         paper.administrative = False
+
+    def _user(self, number: int) -> User:
+        given, family = _GIVEN[number % len(_GIVEN)], _FAMILY[number % len(_FAMILY)]
+        address = "ada@example.test" if number == 0 else f"student{number}@example.test"
+        more = (f"private{number}@example.test",) if number % 9 == 4 else ()
+        return User(
+            id=813879 + 3 * number,
+            given_name=given,
+            family_name=family,
+            emails=(*more, address),
+            student_number=f"S-{100 + number}",
+        )

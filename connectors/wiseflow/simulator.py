@@ -6,7 +6,7 @@ import base64
 import json
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -15,7 +15,10 @@ from bridge.core.contracts import ApiCall, ApiReply, Call, SendingRule, SignedCa
 from bridge.core.events import Json
 from bridge.core.signing import canonical_json, sign
 from connectors.wiseflow.simulated_api import Api, Credentials
-from connectors.wiseflow.simulated_world import LICENSE_ID, Flow, Paper, World
+from connectors.wiseflow.simulated_day import HAPPENINGS, WEIGHTS, Told, announcements, handed_in
+from connectors.wiseflow.simulated_limits import Limits
+from connectors.wiseflow.simulated_webhooks import Webhooks
+from connectors.wiseflow.simulated_world import LICENSE_ID, World
 
 CREDENTIALS: Final = Credentials(
     client_id="simulated-client", client_secret="simulated-client-secret", api_key="simulated-api-key"
@@ -25,24 +28,19 @@ CREDENTIALS: Final = Credentials(
 # call and seven more.
 RULE: Final = SendingRule(success=range(200, 300), timeout=10.0, retries=(900.0,) * 7)
 
-_ASSESSOR: Final = 990001
-_MANAGER: Final = 990002
-
-# How a day is made up, in parts of a hundred. Hand-ins are what remains.
-_WEIGHTS: Final = (
-    ("final.mark", 14.0),
-    ("withdrawal", 4.0),
-    ("correction", 2.0),
-    ("flow.state", 1.5),
-    ("alternative.grade", 1.5),
-    ("grade.justification", 2.0),
-    ("assignment.added", 1.0),
-    ("revocation", 0.8),
-    ("assessment", 0.8),
-    ("flow.external.source", 0.6),
-    ("flow.period", 0.4),
-    ("webhook.test", 0.1),
-)
+# What samples of a kind tell of, one after the other and then again.
+_SAMPLES: Final = {
+    "paper.submission": ("hand-in",),
+    "final.mark": ("mark", "revocation", "mark", "correction"),
+    "grade.justification": ("justification",),
+    "alternative.grade": ("alternative", "alternative taken back"),
+    "assignment.added": ("assignment", "assignment changed", "assignment removed"),
+    "flow.state": ("state",),
+    "flow.external.source": ("external source",),
+    "flow.period": ("period",),
+    "assessment": ("assessment at once",),
+    "webhook.test": ("test",),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +56,10 @@ class Dialect:
 
 
 class Platform:
-    """One simulated licence. Safe to call from several threads."""
+    """One simulated licence. Safe to call from several threads.
+
+    Whoever draws from `day` and sends nothing has let it all happen while nobody listened.
+    """
 
     def __init__(self, seed: int, people: int, dialect: Dialect) -> None:
         self.world = World(seed, people)
@@ -66,30 +67,54 @@ class Platform:
         self.dialect = dialect
         self._seed = seed
         self._sequence = 0
+        self._samples: Counter[str] = Counter()
 
     @property
     def calls(self) -> Counter[str]:
         """How often the API was asked what, by method and path template."""
         return self.api.calls
 
+    @property
+    def limits(self) -> Limits:
+        """The API's limits: `on` refuses calls beyond them, `exceeded` counts those in any case."""
+        return self.api.limits
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """What is subscribed to over the API."""
+        return self.api.webhooks
+
     def answer(self, call: ApiCall) -> ApiReply:
         return self.api.answer(call)
 
     def day(self) -> Iterator[Call]:
-        names = [name for name, _ in _WEIGHTS] + ["hand-in"]
-        weights = [weight for _, weight in _WEIGHTS]
+        names = [name for name, _ in WEIGHTS] + ["hand-in"]
+        weights = [weight for _, weight in WEIGHTS]
         weights.append(100 - sum(weights))
         while True:
             with self.world.lock:
                 [happening] = self.world.random.choices(names, weights)
-                call = self._happening(happening)
+                calls = self._calls(self._happening(happening) + announcements(self.world))
+            yield from calls
+
+    def exam(self, hand_ins: int) -> Iterator[Call]:
+        """One large exam: a flow of so many participants, all of whom hand in."""
+        with self.world.lock:
+            self.world.populate(hand_ins)
+            flow = self.world.open_flow(hand_ins, groups=False)
+        for paper in flow.papers:
+            with self.world.lock:
+                paper.handed_in_at = self.world.now()
+                [call] = self._calls(handed_in(flow, paper))
             yield call
 
     def sample(self, kind: str) -> Call:
-        if kind not in _KINDS:
-            raise KeyError(kind)
+        """One call of a kind; the further ones of a kind that has them tell of changes and of things taken back."""
+        variants = _SAMPLES[kind]
         with self.world.lock:
-            return self._happening("hand-in" if kind == "paper.submission" else kind)
+            happening = variants[self._samples[kind] % len(variants)]
+            self._samples[kind] += 1
+            return self._call(self._happening(happening)[0])
 
     def sign(self, call: Call, secret: str, *, attempt: int, now: datetime) -> SignedCall:
         """A new id for each attempt and the time of this one; sequence number and Trace-Id stay."""
@@ -121,147 +146,24 @@ class Platform:
             headers=headers | {f"{dialect.header_prefix}{key}": value for key, value in named.items()}, body=body
         )
 
-    def _happening(self, name: str) -> Call:
+    def _happening(self, name: str) -> list[Told]:
         """Let something happen in the world and tell of it; what cannot happen yet makes room for a hand-in."""
-        return _HAPPENINGS[name](self) or self._hand_in()
+        return HAPPENINGS[name](self.world) or HAPPENINGS["hand-in"](self.world)
 
-    def _call(self, kind: str, action: str, payload: Json) -> Call:
+    def _calls(self, told: list[Told]) -> list[Call]:
+        return [self._call(entry) for entry in told]
+
+    def _call(self, told: Told) -> Call:
         self._sequence += 1
         body = {
-            "action": action,
-            "event": kind,
+            "action": told.action,
+            "event": told.kind,
             "licenseId": LICENSE_ID,
             "eventVersion": "1.0",
-            "eventPayload": payload,
+            "eventPayload": told.payload,
             "sequenceNumber": self._sequence,
         }
-        return Call(kind=kind, body=body)
-
-    def _paper_call(self, kind: str, action: str, flow: Flow, paper: Paper, more: Json) -> Call:
-        participant, user = paper.participants[0]
-        payload = {"submissionId": paper.id, "flowId": flow.id, "userId": user.id, "participantId": participant}
-        return self._call(kind, action, payload | more)
-
-    def _hand_in(self) -> Call:
-        flow, paper = self._fresh()
-        paper.handed_in_at = self.world.now()
-        return self._paper_call("paper.submission", "created", flow, paper, {"isHandedIn": True})
-
-    def _withdrawal(self) -> Call | None:
-        found = self._pick(lambda paper: paper.handed_in_at is not None and not paper.marked)
-        if found is None:
-            return None
-        found[1].handed_in_at = None
-        return self._paper_call("paper.submission", "updated", *found, {"isHandedIn": False})
-
-    def _mark(self) -> Call:
-        flow, paper = self._pick(lambda paper: paper.handed_in_at is not None and not paper.marked) or self._fresh()
-        paper.handed_in_at = paper.handed_in_at or self.world.now()
-        self.world.mark(flow, paper)
-        return self._paper_call("final.mark", "created", flow, paper, {})
-
-    def _correction(self) -> Call | None:
-        found = self._pick(lambda paper: paper.marked)
-        if found is None:
-            return None
-        self.world.mark(*found, administrative=True)
-        return self._paper_call("final.mark", "updated", *found, {})
-
-    def _revocation(self) -> Call | None:
-        found = self._pick(lambda paper: paper.marked)
-        if found is None:
-            return None
-        self.world.revoke(found[1])
-        return self._paper_call("final.mark", "deleted", *found, {})
-
-    def _alternative(self) -> Call:
-        flow, paper = self._pick(lambda paper: paper.alternative is not None) or self._fresh()
-        if self.world.random.random() < 0.8:
-            flow, paper = self._fresh()
-        action = "updated" if paper.alternative else "created"
-        paper.alternative = self.world.random.choice(("Sick", "Absent"))
-        payload = {"flowId": flow.id, "participantId": paper.participants[0][0], "action": action}
-        return self._call("alternative.grade", action, payload | {"updatedBy": _MANAGER, "asRole": "manager"})
-
-    def _justification(self) -> Call:
-        flow = self._flow()
-        waiting = [number for number, (_, answered) in flow.explanations.items() if not answered]
-        if waiting:
-            number, action = waiting[0], "updated"
-            participant = flow.explanations[number][0]
-        else:
-            number, action = flow.id % 100000 * 100 + len(flow.explanations), "created"
-            participant = self.world.random.choice(flow.papers).participants[0][0]
-        flow.explanations[number] = (participant, bool(waiting))
-        ids = {"flowId": flow.id, "explanationRequestId": number, "participantId": participant, "assessorId": _ASSESSOR}
-        return self._call("grade.justification", action, ids)
-
-    def _assignment(self) -> Call:
-        flow = self._flow()
-        number = flow.id % 100000 * 100 + len(flow.assignments)
-        flow.assignments.append(number)
-        payload = {"assignmentId": number, "assignmentReference": f"A{number}", "flowId": flow.id}
-        return self._call("assignment.added", "created", payload)
-
-    def _state(self) -> Call:
-        flow = self._flow()
-        flow.state = min(flow.state + 1, 4)
-        return self._call("flow.state", "updated", {"state": flow.state, "flowId": flow.id})
-
-    def _external_source(self) -> Call:
-        flow = self._flow()
-        return self._call(
-            "flow.external.source",
-            "updated",
-            {"flowId": flow.id, "externalSources": [{"id": 3, "reference": flow.code}]},
-        )
-
-    def _period(self) -> Call:
-        return self._call("flow.period", "updated", {"flowId": self._flow().id, "periodId": 11})
-
-    def _assessment(self) -> Call:
-        flow = self._flow()
-        paper = self.world.random.choice(flow.papers)
-        return self._call("assessment", "created", {"flowId": flow.id, "participantId": paper.participants[0][0]})
-
-    def _test(self) -> Call:
-        return self._call("webhook.test", "created", {})
-
-    def _fresh(self) -> tuple[Flow, Paper]:
-        """A paper of the newest flow that is still to come in; the next flow opens when there is none."""
-        flow = list(self.world.flows.values())[-1]
-        waiting = [paper for paper in flow.papers if paper.handed_in_at is None and not paper.alternative]
-        if not waiting:
-            flow = self.world.open_flow()
-            waiting = flow.papers
-        return flow, self.world.random.choice(waiting)
-
-    def _flow(self) -> Flow:
-        return self.world.random.choice(list(self.world.flows.values())[-8:])
-
-    def _pick(self, fits: Callable[[Paper], bool]) -> tuple[Flow, Paper] | None:
-        """A paper that fits, of the newest flows only: a day is endless, a search is not."""
-        flows = list(self.world.flows.values())[-8:]
-        papers = [(flow, paper) for flow in flows for paper in flow.papers if fits(paper)]
-        return self.world.random.choice(papers) if papers else None
-
-
-_HAPPENINGS: Final[dict[str, Callable[[Platform], Call | None]]] = {
-    "hand-in": Platform._hand_in,
-    "withdrawal": Platform._withdrawal,
-    "final.mark": Platform._mark,
-    "correction": Platform._correction,
-    "revocation": Platform._revocation,
-    "alternative.grade": Platform._alternative,
-    "grade.justification": Platform._justification,
-    "assignment.added": Platform._assignment,
-    "flow.state": Platform._state,
-    "flow.external.source": Platform._external_source,
-    "flow.period": Platform._period,
-    "assessment": Platform._assessment,
-    "webhook.test": Platform._test,
-}
-_KINDS: Final = {"paper.submission"} | (set(_HAPPENINGS) - {"hand-in", "withdrawal", "correction", "revocation"})
+        return Call(kind=told.kind, body=body)
 
 
 def platform(seed: int = 1, people: int = 200, dialect: Dialect | None = None) -> Platform:

@@ -401,7 +401,7 @@ def test_all_dead_letters_can_be_sent_again_at_once(own: Site) -> None:
     assert own.run("deliveries", "retry", "--all-dead", "--target", "crm").exit_code == 0
     assert sorted(row.status for row in own.messages()) == ["dead", "delivered", "delivered", "waiting"]
     again = own.run("deliveries", "retry", "--all-dead")
-    assert again.exit_code == 1
+    assert again.exit_code == 0
     assert "events replay" in again.output
 
 

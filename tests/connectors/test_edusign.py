@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib import resources
@@ -20,16 +19,16 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from bridge.config.connectors import source_connector
-from bridge.core.contracts import ApiCall, Call, Challenge, Inbound, Settings, SignedCall, Verified
-from bridge.core.errors import NotGenuine, PayloadError, SourceRefused, SourceUnavailable
+from bridge.core.contracts import Call, Challenge, Inbound, Settings, SignedCall, Verified
+from bridge.core.errors import NotGenuine, PayloadError
 from bridge.core.events import Event, Json
 from bridge.core.manifest import SourceConnector
-from bridge.core.payload import Payload
 from bridge.core.signing import sign
-from bridge.flow.process import enriched, events_of
+from bridge.flow.process import events_of
 from bridge.flow.receive import verify
 from connectors.edusign import simulator, source
 from connectors.edusign.reading import RULES
+from connectors.edusign.simulated_api import API_KEY
 from connectors.edusign.stringify import stringify
 
 SECRET = "a-client-secret-of-the-app"
@@ -75,60 +74,6 @@ def event_of(call: SignedCall, configured: Settings | None = None, at: datetime 
     configured = configured or settings()
     (event,) = events_of(connector(), proven(arrived(call, at), configured), configured)
     return event
-
-
-@dataclass(slots=True, kw_only=True)
-class InProcessApi:
-    """The hub's side of a platform's API without the network: answers of `keep` are kept until `forget`."""
-
-    settings: Settings
-    platform: simulator.Platform
-    now: datetime = NOW + timedelta(minutes=5)
-    kept: dict[str, Payload] = field(default_factory=dict)
-
-    def get(self, path: str, query: Mapping[str, str] | None = None, *, keep: float = 0) -> Payload | None:
-        if keep and path in self.kept:
-            return self.kept[path]
-        access = source.access(self.settings)
-        assert access is not None
-        headers = {name.lower(): value for name, value in access.headers.items()}
-        reply = self.platform.answer(
-            ApiCall(method="GET", path=path, query=query or {}, headers=headers, form={}, json=None)
-        )
-        if reply.status == 404:
-            return None
-        if reply.status in (401, 403):
-            raise SourceRefused(f"HTTP {reply.status}")
-        if reply.status != 200:
-            raise SourceUnavailable(f"HTTP {reply.status}")
-        answer = Payload(reply.json)
-        if keep:
-            self.kept[path] = answer
-        return answer
-
-    def post(self, path: str, body: Json, *, keep: float = 0) -> Payload | None:
-        raise AssertionError("nothing is ever written at Edusign")
-
-
-@dataclass(slots=True, kw_only=True)
-class FixedApi:
-    """An API that gives one answer to everything."""
-
-    settings: Settings
-    answer: Any
-    now: datetime = NOW + timedelta(minutes=5)
-    asked: list[tuple[str, float]] = field(default_factory=list)
-
-    def get(self, path: str, query: Mapping[str, str] | None = None, *, keep: float = 0) -> Payload | None:
-        self.asked.append((path, keep))
-        return Payload(self.answer)
-
-    def post(self, path: str, body: Json, *, keep: float = 0) -> Payload | None:
-        raise AssertionError("nothing is ever written at Edusign")
-
-
-def a_signature() -> Event:
-    return event_of(signed({"type": "on_student_sign", "courseId": "crs1", "studentId": "stu1"}))
 
 
 # --- the manifest -----------------------------------------------------------------------------------------------------
@@ -209,88 +154,6 @@ def test_signatures_dominate_a_day_and_every_kind_comes_up() -> None:
     assert set(counts) == set(KINDS)
 
 
-def day_of_signatures(platform: simulator.Platform, count: int) -> Iterator[Call]:
-    return itertools.islice((call for call in platform.day() if call.kind == "on_student_sign"), count)
-
-
-def test_whoever_signs_in_a_day_has_signed_in_the_api_too() -> None:
-    platform = simulator.platform(people=120)
-    api = InProcessApi(settings=settings(), platform=platform)
-    statuses: Counter[str | None] = Counter()
-    methods: Counter[str | None] = Counter()
-    for call in day_of_signatures(platform, 300):
-        event = event_of(platform.sign(call, SECRET, attempt=1, now=NOW))
-        (complete,) = enriched(connector(), event, api)
-        person, session, attendance = complete.data.person, complete.data.session, complete.data.attendance
-        assert complete.enrichment == "full"
-        assert complete.observedat == api.now
-        assert person is not None
-        assert session is not None
-        assert attendance is not None
-        assert person.email is not None
-        assert person.email.endswith("@example.test")
-        assert person.given_name
-        assert session.title
-        assert session.scheduled_start is not None
-        assert session.scheduled_end is not None
-        assert attendance.signed_at is not None
-        assert session.scheduled_start <= attendance.signed_at <= session.scheduled_end
-        statuses[attendance.status] += 1
-        methods[attendance.method] += 1
-    assert set(statuses) == {"present", "late"}
-    assert set(methods) == {"sheet", "email"}
-    assert statuses["present"] > 5 * statuses["late"]
-
-
-def test_nothing_sensitive_gets_from_the_api_into_an_event_and_no_sheet_is_locked() -> None:
-    platform = simulator.platform(people=50)
-    api = InProcessApi(settings=settings(), platform=platform)
-    for call in day_of_signatures(platform, 60):
-        event = event_of(platform.sign(call, SECRET, attempt=1, now=NOW))
-        text = "".join(json.dumps(result.to_json()) for result in enriched(connector(), event, api))
-        for sensitive in ("must-never-leave", "reset-", "push-", "pin-", "img.example.test", simulator.API_KEY):
-            assert sensitive not in text
-    assert set(platform.calls) == {"GET /v1/course/{courseId}", "GET /v1/student/{studentId}"}
-    assert platform.calls["GET /v1/student/{studentId}"] <= 50
-
-
-def api_call(path: str, **query: str) -> ApiCall:
-    headers = {"authorization": f"Bearer {simulator.API_KEY}"}
-    return ApiCall(method="GET", path=path, query=query, headers=headers, form={}, json=None)
-
-
-def test_the_simulated_api_refuses_in_plain_text_and_reports_absence_with_200() -> None:
-    platform = simulator.platform()
-    refused = platform.answer(replace(api_call("/v1/school"), headers={}))
-    assert (refused.status, refused.text) == (401, "Unauthorized")
-    gone = platform.answer(api_call("/v1/student/nobody"))
-    assert (gone.status, gone.json["status"]) == (200, "error")
-    assert platform.answer(api_call("/v9/student")).status == 404
-    platform.maintenance = True
-    assert platform.answer(api_call("/v1/school")).status == 500
-
-
-def test_the_simulated_api_counts_pages_from_zero_and_finds_people_by_address() -> None:
-    platform = simulator.platform(people=230)
-    pages = [platform.answer(api_call("/v1/student", page=str(page))).json["result"] for page in range(4)]
-    assert [len(page) for page in pages] == [100, 100, 30, 0]
-    found = platform.answer(api_call(f"/v1/student/by-email/{pages[2][3]['EMAIL']}")).json["result"]
-    assert found["ID"] == pages[2][3]["ID"]
-    assert platform.answer(api_call("/v1/student", page="x")).json["status"] == "error"
-
-
-def test_an_archived_student_is_hidden_in_the_api_until_restored() -> None:
-    platform = simulator.platform(people=1)
-
-    def hidden() -> object:
-        return platform.answer(api_call("/v1/student")).json["result"][0]["HIDDEN"]
-
-    platform.sample("on_student_deleted")
-    assert hidden() == 1
-    platform.sample("on_student_unremoved")
-    assert hidden() == 0
-
-
 # --- equal bodies -----------------------------------------------------------------------------------------------------
 
 
@@ -348,13 +211,15 @@ def test_a_call_about_the_app_is_answered_and_nothing_of_it_is_kept(kind: str) -
     result = verify(connector(), arrived(platform.sign(platform.sample(kind), SECRET, attempt=1, now=NOW)), settings())
     assert isinstance(result, Challenge)
     assert result.keep is None
+    assert isinstance(result.answer, dict)
     assert result.answer["status"] == "success"
-    assert simulator.API_KEY not in repr(result)
+    assert API_KEY not in repr(result)
 
 
 def test_an_install_signed_with_the_secret_that_it_brings_is_refused() -> None:
     platform = simulator.platform()
     call = platform.sample("test-install-app")
+    assert isinstance(call.body, dict)
     own = platform.sign(call, call.body["client_secret"], attempt=1, now=NOW)
     with pytest.raises(NotGenuine, match="signature_mismatch"):
         verify(connector(), arrived(own), settings())
@@ -466,85 +331,3 @@ def test_whatever_a_genuine_body_holds_it_becomes_an_event_or_a_payload_error(bo
         return
     assert event.type == RULES[kind][0]
     assert [error.message for error in event_schema().iter_errors(event.to_json())] == []
-
-
-# --- an API that answers 200 ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("message", ["Too many requests", ["Rate exceeded", "try later"], "", None, {"a": 1}, 7])
-def test_a_refusal_in_a_200_that_may_pass_is_tried_again(message: object) -> None:
-    api = FixedApi(settings=settings(), answer={"status": "error", "message": message})
-    with pytest.raises(SourceUnavailable) as caught:
-        enriched(connector(), a_signature(), api)
-    assert "crs1" not in str(caught.value)
-    assert "Too many" not in str(caught.value)
-
-
-@pytest.mark.parametrize("answer", [[], "Unauthorized", 7, {"status": "success", "result": "x"}, {"result": {}}, {}])
-def test_an_answer_of_another_shape_is_tried_again(answer: object) -> None:
-    with pytest.raises(SourceUnavailable):
-        enriched(connector(), a_signature(), FixedApi(settings=settings(), answer=answer))
-
-
-def test_a_sheet_whose_rows_are_no_list_is_tried_again() -> None:
-    api = FixedApi(settings=settings(), answer={"status": "success", "result": {"ID": "crs1", "STUDENTS": "all"}})
-    with pytest.raises(SourceUnavailable, match=r"\$\.result\.STUDENTS: expected a list"):
-        enriched(connector(), a_signature(), api)
-
-
-def test_a_refusal_is_asked_for_again_without_keeping_it() -> None:
-    api = FixedApi(settings=settings(), answer={"status": "error", "message": "Course not found"})
-    (event,) = enriched(connector(), a_signature(), api)
-    assert event.enrichment == "missing"
-    assert [keep for path, keep in api.asked if path == "/v1/student/stu1"] == [600, 0]
-
-
-def test_a_signature_that_the_api_does_not_show_yet_is_waited_for_and_then_believed() -> None:
-    platform = simulator.platform(people=1)
-    call = platform.sample("on_justified_absence")
-    event = event_of(signed(call.body | {"type": "on_student_sign"}))
-    early = InProcessApi(settings=settings(), platform=platform, now=NOW + timedelta(seconds=3))
-    with pytest.raises(SourceUnavailable, match="does not show the signature yet"):
-        enriched(connector(), event, early)
-    late = InProcessApi(settings=settings(), platform=platform, now=NOW + timedelta(seconds=31))
-    (complete,) = enriched(connector(), event, late)
-    assert complete.data.attendance is not None
-    assert (complete.data.attendance.status, complete.enrichment) == ("excused", "full")
-
-
-def test_a_kept_sheet_from_before_the_signature_is_looked_at_anew() -> None:
-    platform = simulator.platform(people=25)
-    sheet = platform.school.new_sheet(0)
-    api = InProcessApi(settings=settings(), platform=platform)
-    for student in (3, 4):
-        platform.school.sign(sheet, student)
-        body = {"type": "on_student_sign", "courseId": sheet.id, "studentId": platform.school.id_of("student", student)}
-        (event,) = enriched(connector(), event_of(signed(body)), api)
-        assert event.data.attendance is not None
-        assert event.data.attendance.signed_at is not None
-    # The first sheet was kept; the second signature is not on it, so the present one was asked for.
-    assert platform.calls["GET /v1/course/{courseId}"] == 2
-
-
-def test_the_api_in_maintenance_is_waited_for() -> None:
-    platform = simulator.platform()
-    platform.maintenance = True
-    with pytest.raises(SourceUnavailable):
-        enriched(connector(), a_signature(), InProcessApi(settings=settings(), platform=platform))
-
-
-@pytest.mark.parametrize("id", ["lock/crs1", "..", "../course/lock/crs1", "crs1?x=1", "crs1#", "", "é", "a" * 65])
-def test_an_id_that_is_no_plain_id_is_never_put_into_a_path(id: str) -> None:
-    api = FixedApi(settings=settings(), answer={"status": "success", "result": {"ID": "x"}})
-    body = {"type": "on_student_sign", "courseId": id, "studentId": "stu1"}
-    (event,) = enriched(connector(), event_of(signed(body)), replace(api, now=NOW + timedelta(hours=1)))
-    assert {path for path, _ in api.asked} == {"/v1/student/stu1"}
-    assert event.data.person is not None
-
-
-def test_a_time_zone_that_does_not_exist_is_named_and_stops_nothing_for_good() -> None:
-    rows = [{"studentId": "stu1", "signature": "x", "timestamp": "2026-01-20 09:00:00"}]
-    answer = {"status": "success", "result": {"ID": "crs1", "STUDENTS": rows}}
-    api = FixedApi(settings=settings(naive_timezone="Mars/Olympus"), answer=answer)
-    with pytest.raises(SourceUnavailable, match="naive_timezone"):
-        enriched(connector(), a_signature(), api)

@@ -24,6 +24,7 @@ from bridge.core.events import Event, Json
 from bridge.core.payload import Payload
 from bridge.core.signing import sign
 from bridge.flow.process import enriched, events_of
+from bridge.testing.offline import Offline
 from connectors.inspera import simulator, source
 from connectors.inspera.kinds import TYPES
 from connectors.inspera.map_print import read_map_print
@@ -68,7 +69,7 @@ def signed(document: Json) -> Inbound:
 
 
 @dataclass(slots=True)
-class DirectApi:
+class DirectApi(Offline):
     """A SourceApi that asks a simulated tenant in this process, as the hub does over the wire."""
 
     platform: simulator.InsperaPlatform
@@ -78,10 +79,18 @@ class DirectApi:
     wire: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
     token: str = ""
 
-    def get(self, path: str, query: Mapping[str, str] | None = None, *, keep: float = 0) -> Payload | None:
+    def get(
+        self,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        keep: float = 0,
+        since: datetime | None = None,
+        extra: bool = False,
+    ) -> Payload | None:
         return self._ask("GET", path, None, keep)
 
-    def post(self, path: str, body: Json, *, keep: float = 0) -> Payload | None:
+    def post(self, path: str, body: Json, *, keep: float = 0, extra: bool = False) -> Payload | None:
         return self._ask("POST", path, body, keep)
 
     def _ask(self, method: str, path: str, body: Json | None, keep: float) -> Payload | None:
@@ -128,7 +137,7 @@ def ask_for_token(platform: simulator.InsperaPlatform, settings: Settings) -> Ap
 
 
 @dataclass(slots=True)
-class CannedApi:
+class CannedApi(Offline):
     """A SourceApi with fixed answers, for what a simulated tenant never says."""
 
     answers: Mapping[str, object]
@@ -136,11 +145,19 @@ class CannedApi:
     now: datetime = NOW
     asked: list[str] = field(default_factory=list)
 
-    def get(self, path: str, query: Mapping[str, str] | None = None, *, keep: float = 0) -> Payload | None:
+    def get(
+        self,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        keep: float = 0,
+        since: datetime | None = None,
+        extra: bool = False,
+    ) -> Payload | None:
         self.asked.append(path)
         return Payload(self.answers[path]) if path in self.answers else None
 
-    def post(self, path: str, body: Json, *, keep: float = 0) -> Payload | None:
+    def post(self, path: str, body: Json, *, keep: float = 0, extra: bool = False) -> Payload | None:
         return self.get(path.partition("#")[0])
 
 
@@ -160,7 +177,7 @@ def test_every_kind_is_sent_signed_read_and_completed() -> None:
     for kind in CONNECTOR.manifest.kinds.values():
         event = event_of(platform, platform.sample(kind.name))
         completed, _ = until_done(event, DirectApi(platform, settings_of()))
-        assert {each.type for each in completed} == set(kind.types)
+        assert {each.type for each in completed} == set(kind.types), kind.name
         assert all(each.enrichment == ("full" if kind.calls else "skipped") for each in completed)
 
 
@@ -198,7 +215,7 @@ def test_the_same_seed_makes_the_same_day_and_another_seed_another() -> None:
 
 def test_confirmed_grades_become_the_grades_that_the_platform_holds() -> None:
     platform = simulator.platform(seed=5, people=60)
-    platform.pending = 2
+    platform.exports.pending = 2
     call = platform.sample("confirm_final_grades")
     sitting = platform.tests[call.body["contextObjectId"]]
     api = DirectApi(platform, settings_of())
@@ -232,26 +249,26 @@ def test_grades_that_are_confirmed_again_are_exported_again() -> None:
 
 def test_an_export_that_failed_is_ordered_anew_and_three_failures_wait_longer() -> None:
     platform = simulator.platform()
-    platform.failing = 1
+    platform.exports.failing = 1
     api = DirectApi(platform, settings_of())
     completed, _ = until_done(event_of(platform, platform.sample("confirm_final_grades")), api)
     assert completed[0].enrichment == "full"
     assert platform.calls["POST /v1/fileExport/order"] == 2
 
-    platform.failing, platform.pending = 3, 0
+    platform.exports.failing, platform.exports.pending = 3, 0
     with pytest.raises(SourceUnavailable, match="three times") as raised:
         enriched(CONNECTOR, event_of(platform, platform.sample("confirm_final_grades")), api)
     assert raised.value.retry_after == 300
 
 
-def test_an_export_that_takes_long_is_asked_for_less_often() -> None:
+def test_an_export_is_asked_for_again_soon_however_old_its_event_is() -> None:
     platform = simulator.platform()
     event = event_of(platform, platform.sample("confirm_final_grades"))
-    for age, pause in ((0, 5), (149, 5), (150, 60), (7200, 60)):
+    for age in (0, 150, 7200):
         api = DirectApi(platform, settings_of(), now=NOW + timedelta(seconds=age))
         with pytest.raises(SourceUnavailable) as raised:
             enriched(CONNECTOR, event, api)
-        assert raised.value.retry_after == pause
+        assert raised.value.retry_after == 10
 
 
 def test_what_the_platform_does_not_know_right_away_is_asked_again_and_later_taken_as_gone() -> None:
@@ -270,10 +287,11 @@ def test_what_the_platform_does_not_know_right_away_is_asked_again_and_later_tak
 
 def test_a_paper_and_its_grade_have_one_subject() -> None:
     platform = simulator.platform()
-    call = platform.sample("candidate_submission_delivered")
-    paper = event_of(platform, call)
     confirmed = platform.sample("confirm_final_grades")
-    confirmed = replace(confirmed, body=confirmed.body | {"contextObjectId": call.body["contextObjectId"]})
+    run = confirmed.body["contextObjectId"]
+    call = platform.sample("candidate_submission_delivered")
+    whose = {"contextObjectId": run, "associatedObjectId": platform.tests[run].candidates[0]}
+    paper = event_of(platform, replace(call, body=call.body | whose))
     grades, _ = until_done(event_of(platform, confirmed), DirectApi(platform, settings_of()))
     assert paper.subject in {each.subject for each in grades}
 
@@ -363,7 +381,7 @@ def test_tokens_are_refused_in_the_platform_s_own_words() -> None:
 
 def test_a_signed_address_is_refused_with_credentials_or_a_changed_query() -> None:
     platform = simulator.platform()
-    platform.pending = 0
+    platform.exports.pending = 0
     api = DirectApi(platform, settings_of())
     ordered = api.post("/v1/fileExport/order", {"parameters": {"assessmentRunId": next(iter(platform.tests))}})
     assert ordered is not None
@@ -377,23 +395,6 @@ def test_a_signed_address_is_refused_with_credentials_or_a_changed_query() -> No
     ):
         reply = platform.answer(ApiCall(method="GET", path=path, query={}, headers=headers, form={}, json=None))
         assert reply.status == expected
-
-
-def test_subscriptions_can_be_made_listed_and_taken_back() -> None:
-    platform = simulator.platform()
-    api = DirectApi(platform, settings_of())
-    supported = api.get("/v1/subscription/events")
-    assert supported is not None
-    assert "confirm_final_grades" in [each.text() for each in supported.items()]
-    made = api.post("/v1/subscription", {"event": "confirm_final_grades", "endpoint": "https://x.example.test/hook"})
-    assert made is not None
-    number = made.at("subscriptionId").text()
-    listed = api.get("/v1/subscription")
-    assert listed is not None
-    assert [each.at("subscriptionId").text() for each in listed.at("subscriptions").items()] == [number]
-    headers = {"authorization": f"Bearer {api.token}"}
-    gone = ApiCall(method="DELETE", path=f"/v1/subscription/{number}", query={}, headers=headers, form={}, json=None)
-    assert [platform.answer(gone).status, platform.answer(gone).status] == [200, 404]
 
 
 def test_an_export_of_one_candidate_holds_that_candidate_alone() -> None:

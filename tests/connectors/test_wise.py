@@ -12,6 +12,7 @@ from importlib import resources
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import jsonschema_rs
 import pytest
@@ -25,6 +26,7 @@ from bridge.core.errors import NotGenuine, PayloadError, SourceRefused, SourceUn
 from bridge.core.events import Event, Json
 from bridge.core.payload import Payload
 from bridge.flow.process import enriched, events_of
+from bridge.testing.offline import Offline
 from connectors.wise import nouns, simulator, source
 from connectors.wise.simulated_term import KINDS
 
@@ -67,38 +69,56 @@ def events(kind: str, payload: Json, at: datetime = NOW, settings: Settings = SE
 
 
 @dataclass(kw_only=True)
-class InProcess:
-    """The simulated API without a wire, with the headers that `access` gives."""
+class InProcess(Offline):
+    """The simulated API without a wire, with the headers that `access` gives, at a time of its own."""
 
     platform: simulator.WiseInstitute
     settings: Settings = SETTINGS
     now: datetime = NOW
 
-    def get(self, path: str, query: Mapping[str, str] | None = None, *, keep: float = 0) -> Payload | None:
+    def get(
+        self,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        keep: float = 0,
+        since: datetime | None = None,
+        extra: bool = False,
+    ) -> Payload | None:
         access = source.access(self.settings)
         assert access is not None
-        call = ApiCall(method="GET", path=path, query=dict(query or {}), headers=access.headers, form={}, json=None)
+        split = urlsplit(path)
+        asked = dict(query or parse_qsl(split.query))
+        call = ApiCall(method="GET", path=split.path, query=asked, headers=access.headers, form={}, json=None)
         reply = self.platform.answer(call)
         if reply.status in (401, 403):
             raise SourceRefused(f"HTTP {reply.status}")
         return None if reply.status == 404 else Payload(json.loads(json.dumps(reply.json)))
 
-    def post(self, path: str, body: Json, *, keep: float = 0) -> Payload | None:
+    def post(self, path: str, body: Json, *, keep: float = 0, extra: bool = False) -> Payload | None:
         raise AssertionError("no recipe posts")
 
 
 @dataclass(kw_only=True)
-class Answering:
+class Answering(Offline):
     """An API with one answer for everything."""
 
     answer: object
     settings: Settings = SETTINGS
     now: datetime = NOW
 
-    def get(self, path: str, query: Mapping[str, str] | None = None, *, keep: float = 0) -> Payload | None:
+    def get(
+        self,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        keep: float = 0,
+        since: datetime | None = None,
+        extra: bool = False,
+    ) -> Payload | None:
         return None if self.answer is None else Payload(self.answer)
 
-    def post(self, path: str, body: Json, *, keep: float = 0) -> Payload | None:
+    def post(self, path: str, body: Json, *, keep: float = 0, extra: bool = False) -> Payload | None:
         raise AssertionError("no recipe posts")
 
 
@@ -279,7 +299,7 @@ def test_computed_attendance_agrees_with_who_came_and_went() -> None:
                     assert stay is not None
                 assert attendance.status in ("present", "absent")
     assert checked > 5
-    assert platform.calls["GET /user/classes/{classId}/sessions/{sessionId}"] == checked
+    assert platform.calls["GET /user/session/{sessionId}"] == checked
 
 
 def full_name(event: Event) -> str:

@@ -45,7 +45,7 @@ class Server:
 
 
 @contextmanager
-def serving(answer: Callable[[Request], Response]) -> Iterator[Server]:
+def serving(answer: Callable[[Request], Response], port: int = 0) -> Iterator[Server]:
     """A threaded HTTP/1.1 server whose answers come from a function."""
     lock = threading.Lock()
 
@@ -65,7 +65,7 @@ def serving(answer: Callable[[Request], Response]) -> Iterator[Server]:
             )
         return answer(request)
 
-    http = make_server("127.0.0.1", 0, application, threaded=True, request_handler=_Quiet)
+    http = make_server("127.0.0.1", port, application, threaded=True, request_handler=_Quiet)
     server = Server(f"http://127.0.0.1:{http.port}")
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()

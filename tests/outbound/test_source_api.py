@@ -18,10 +18,13 @@ from werkzeug.wrappers import Request, Response
 from bridge.core.contracts import ApiAccess, Settings, TokenRequest
 from bridge.core.errors import SourceRefused, SourceUnavailable
 from bridge.core.payload import Payload
+from bridge.outbound.budget import Rules
+from bridge.outbound.gate import Gate
 from bridge.outbound.guard import NetworkPolicy
 from bridge.outbound.kept import Kept, KeptAnswers
+from bridge.outbound.metrics import API_CALLS
 from bridge.outbound.session import API_LIMITS, Limits
-from bridge.outbound.source_api import HttpSourceApi, Platform, platform_of
+from bridge.outbound.source_api import HttpSourceApi, Platform, credential_of, platform_of
 from bridge.outbound.tokens import TokenCache
 
 
@@ -33,6 +36,7 @@ class Play:
     good_tokens: set[str] = field(default_factory=set)
     issued: int = 0
     token_answer: Response | None = None
+    guarded: bool = True
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(self, request: Request) -> Response:
@@ -44,7 +48,11 @@ class Play:
                 token = f"t{self.issued}"
                 self.good_tokens.add(token)
             return Response(json.dumps({"access_token": token, "expires_in": 3600}))
-        if request.path.startswith("/v1/") and request.headers.get("Authorization", "")[7:] not in self.good_tokens:
+        if (
+            self.guarded
+            and request.path.startswith("/v1/")
+            and request.headers.get("Authorization", "")[7:] not in self.good_tokens
+        ):
             return Response("{}", 401)
         with self.lock:
             answers = self.answers.get(request.path, [Response("no", 404)])
@@ -55,7 +63,9 @@ class Play:
 
 
 @contextmanager
-def platform(play: Play, *, token: bool = True, limits: Limits = API_LIMITS) -> Iterator[tuple[Platform, Server]]:
+def platform(
+    play: Play, *, token: bool = True, limits: Limits = API_LIMITS, gate: Gate | None = None
+) -> Iterator[tuple[Platform, Server]]:
     with serving(play) as server:
         access = ApiAccess(
             base_url=f"{server.url}/v1",
@@ -65,7 +75,8 @@ def platform(play: Play, *, token: bool = True, limits: Limits = API_LIMITS) -> 
             else None,
         )
         settings = Settings(name="wiseflow-main")
-        yield platform_of(settings, access, LOCAL, TokenCache(None), KeptAnswers(), limits=limits), server
+        shared = platform_of(settings, access, LOCAL, TokenCache(None), KeptAnswers(), gate=gate, limits=limits)
+        yield shared, server
 
 
 def value(payload: Payload | None) -> object:
@@ -310,3 +321,161 @@ def test_a_client_is_what_enrichment_expects() -> None:
     with platform(Play()) as (shared, _):
         client: HttpSourceApi = shared.client()
         assert client.calls() == []
+
+
+# --- politeness -------------------------------------------------------------------------------------------------------
+
+WIDE = Rules(calls=100_000, span=60.0, concurrent=8)
+
+
+def test_every_request_to_the_platform_waits_for_its_turn_and_a_signed_address_does_not() -> None:
+    answers: dict[str, list[Any]] = {"/v1/flow/1": [Response("", 401), Response("", 500), {"id": 1}], "/file": [{}]}
+    with platform(Play(answers), gate=Gate("turns", WIDE)) as (shared, server):
+        shared.client().get("/flow/1")
+        shared.client().get(f"{server.url}/file?sig=1")
+        assert len(server.seen) == 6
+    outcomes = {
+        sample.labels["outcome"]: sample.value
+        for metric in API_CALLS.collect()
+        for sample in metric.samples
+        if sample.labels["source"] == "turns" and sample.name.endswith("_total")
+    }
+    # Two tokens and the call that is good; the file is none of the platform's calls.
+    assert outcomes == {"ok": 3, "refused": 1, "failed": 1}
+
+
+def test_a_429_holds_all_calls_back_until_its_time_is_over() -> None:
+    answers = [Response("", 429, {"Retry-After": "1"}), {"id": 1}]
+    with platform(Play({"/v1/flow/1": answers}, guarded=False), token=False, gate=Gate("s", WIDE)) as (shared, server):
+        with pytest.raises(SourceUnavailable, match="429") as caught:
+            shared.client().get("/flow/1")
+        assert caught.value.retry_after == 1.0
+        began = time.monotonic()
+        assert value(shared.client().get("/flow/1")) == {"id": 1}  # a short pause is waited for
+        assert 0.8 < time.monotonic() - began < 1.5
+        assert len(server.seen) == 2
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "30"},
+        {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "{epoch}"},
+        {"RateLimit-Remaining": "0", "RateLimit-Reset": "30"},
+        {"RateLimit": "limit=100, remaining=0, reset=30"},
+        {"RateLimit": '"burst";r=12;t=1, "daily";r=0;t=30'},
+        {
+            "RateLimit-Remaining": "199",
+            "RateLimit-Reset": "1",
+            "X-RateLimit-Minute-Remaining": "0",
+            "X-RateLimit-Minute-Reset": "30",
+        },
+    ],
+    ids=["x", "epoch", "plain", "draft", "newer draft", "minute"],
+)
+def test_a_limit_that_the_platform_says_is_used_up_is_not_tried(headers: dict[str, str]) -> None:
+    given = {name: text.replace("{epoch}", str(int(time.time()) + 30)) for name, text in headers.items()}
+    with platform(
+        Play({"/v1/flow/1": [Response("{}", 200, given)]}, guarded=False), token=False, gate=Gate("s", WIDE)
+    ) as (
+        shared,
+        server,
+    ):
+        shared.client().get("/flow/1")
+        with pytest.raises(SourceUnavailable, match="pause") as caught:
+            shared.client().get("/flow/1")
+        assert caught.value.retry_after == pytest.approx(30, abs=1.5)
+        assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-RateLimit-Remaining": "0"},
+        {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "soon"},
+        {"X-RateLimit-Remaining": "-1", "X-RateLimit-Reset": "30"},
+        {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "864000"},
+        {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "0"},
+        {"X-RateLimit-Remaining": "nan", "X-RateLimit-Reset": "1e400"},
+        {"RateLimit": '"remaining=0;reset=30"'},
+        {"RateLimit": "limit=100"},
+    ],
+)
+def test_headers_that_say_nothing_clear_stop_nobody(headers: dict[str, str]) -> None:
+    with platform(
+        Play({"/v1/flow/1": [Response("{}", 200, headers)]}, guarded=False), token=False, gate=Gate("s", WIDE)
+    ) as (
+        shared,
+        server,
+    ):
+        shared.client().get("/flow/1")
+        shared.client().get("/flow/1")
+        assert len(server.seen) == 2
+
+
+def test_an_api_that_goes_away_is_left_alone_and_found_again() -> None:
+    rules = Rules(calls=100_000, span=60.0, concurrent=8, failures=4, first_pause=0.5)
+    gate = Gate("s", rules)
+    with platform(Play({"/v1/flow/1": [{"id": 1}]}, guarded=False), token=False, gate=gate) as (shared, server):
+        assert value(shared.client().get("/flow/1")) == {"id": 1}
+        port = server.port
+    for _ in range(2):  # each tries twice
+        with pytest.raises(SourceUnavailable, match=r"no connection|could not be sent"):
+            shared.client().get("/flow/1")
+    api = shared.client()
+    began = time.monotonic()
+    with pytest.raises(SourceUnavailable, match="left alone") as caught:
+        api.get("/flow/1")
+    assert time.monotonic() - began < 0.1
+    assert caught.value.retry_after is not None
+    assert api.records == []
+    time.sleep(0.55)
+    with serving(Play({"/v1/flow/1": [{"id": 2}]}, guarded=False), port=port):
+        assert value(shared.client().get("/flow/1")) == {"id": 2}
+        assert value(shared.client().get("/flow/1")) == {"id": 2}
+
+
+def test_an_export_file_may_be_longer_than_an_answer() -> None:
+    long = json.dumps({"rows": ["x" * 1000] * 9000})
+    with platform(Play({"/file": [Response(long)], "/v1/flow/1": [Response(long)]}, guarded=False), token=False) as (
+        shared,
+        server,
+    ):
+        with pytest.raises(SourceUnavailable, match="more than 8388608 bytes"):
+            shared.client().get("/flow/1")
+        found = value(shared.client().get(f"{server.url}/file"))
+        assert isinstance(found, dict)
+        assert len(found["rows"]) == 9000
+
+
+def test_neither_a_key_in_an_address_nor_credentials_are_shown() -> None:
+    token = TokenRequest(url="http://127.0.0.1:9/token?key=hush", form={"client_secret": "hush"})
+    access = ApiAccess(base_url="http://127.0.0.1:9/v1", headers={"x-api-key": "hush"}, token=token)
+    shared = platform_of(Settings(name="s"), access, LOCAL, TokenCache(None), KeptAnswers(), gate=Gate("s", WIDE))
+    api = shared.client()
+    with pytest.raises(SourceUnavailable) as caught:
+        api.get("/flow/1?key=hush", keep=60)
+    shown = [
+        repr(shared),
+        repr(api),
+        repr(shared.client),
+        str(caught.value),
+        repr(caught.value),
+        json.dumps(api.calls()),
+    ]
+    assert not [text for text in shown if "hush" in text]
+    assert api.calls()[0]["call"] == "POST http://127.0.0.1:9/token"
+
+
+def test_other_credentials_are_another_budget_and_another_memory() -> None:
+    token = TokenRequest(url="https://a.example/token", form={"client_id": "a", "client_secret": "hush"})
+    base = ApiAccess(base_url="https://a.example", headers={"x-api-key": "k"}, token=token)
+    others = [
+        ApiAccess(base_url="https://b.example", headers={"x-api-key": "k"}, token=token),
+        ApiAccess(base_url="https://a.example", headers={"x-api-key": "l"}, token=token),
+        ApiAccess(base_url="https://a.example", headers={"x-api-key": "k"}),
+    ]
+    assert len({credential_of(access) for access in (base, *others)}) == 4
+    assert credential_of(base) == credential_of(
+        ApiAccess(base_url="https://a.example", headers={"x-api-key": "k"}, token=token)
+    )

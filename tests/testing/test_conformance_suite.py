@@ -15,9 +15,22 @@ import pytest
 from toy import simulator, source
 
 from bridge.config.connectors import source_connector
-from bridge.core.contracts import Call, Challenge, Inbound, Notice, Settings, Simulator, Source, SourceApi, Verified
-from bridge.core.errors import NotGenuine, PayloadError
-from bridge.core.events import Event
+from bridge.core.contracts import (
+    ApiAccess,
+    ApiCall,
+    ApiReply,
+    Call,
+    Challenge,
+    Inbound,
+    Notice,
+    Settings,
+    Simulator,
+    Source,
+    SourceApi,
+    Verified,
+)
+from bridge.core.errors import NotGenuine, PayloadError, SourceUnavailable
+from bridge.core.events import Enrichment, Event
 from bridge.core.manifest import SourceConnector
 from bridge.core.payload import Payload
 from bridge.core.signing import sign
@@ -49,6 +62,15 @@ def without_fixture(tmp_path: Path, name: str) -> SourceConnector:
     for path in (folder / "fixtures").glob(f"{name}.*"):
         path.unlink()
     return replace(GOOD, folder=folder)
+
+
+def with_call(position: int, connector: SourceConnector = GOOD, **changes: Any) -> SourceConnector:
+    """The toy, whose manifest says something else of one call of a hand-in."""
+    kinds = dict(connector.manifest.kinds)
+    calls = list(kinds["hand-in"].calls)
+    calls[position] = replace(calls[position], **changes)
+    kinds["hand-in"] = replace(kinds["hand-in"], calls=tuple(calls))
+    return replace(connector, manifest=replace(connector.manifest, kinds=kinds))
 
 
 def believes_everything(inbound: Inbound, settings: Settings) -> Verified:
@@ -154,6 +176,72 @@ def moves_the_subject(event: Event, api: SourceApi) -> Iterable[Event]:
     return [replace(result, subject="paper/other") for result in source.enrich(event, api)]
 
 
+def asks_for_more(event: Event, api: SourceApi) -> Iterable[Event]:
+    api.get("/people/1")
+    return source.enrich(event, api)
+
+
+def asks_for_less(event: Event, api: SourceApi) -> Iterable[Event]:
+    api.get(f"/papers/{event.subject.removeprefix('paper/')}")
+    return [replace(event, enrichment="full", observedat=api.now)]
+
+
+def is_never_content(event: Event, api: SourceApi) -> Iterable[Event]:
+    return [replace(result, enrichment="partial") for result in source.enrich(event, api)]
+
+
+def does_not_say_when(event: Event, api: SourceApi) -> Iterable[Event]:
+    return [replace(result, observedat=None) for result in source.enrich(event, api)]
+
+
+def loses_it_without_a_paper(event: Event, api: SourceApi) -> Iterable[Event]:
+    return [result for result in source.enrich(event, api) if result.enrichment != "missing"]
+
+
+def has_no_patience(event: Event, api: SourceApi) -> Iterable[Event]:
+    try:
+        return list(source.enrich(event, api))
+    except SourceUnavailable:
+        return [replace(event, enrichment="missing")]
+
+
+def forgets_how_long_to_wait(event: Event, api: SourceApi) -> Iterable[Event]:
+    try:
+        return list(source.enrich(event, api))
+    except SourceUnavailable as error:
+        raise SourceUnavailable(error.reason) from None
+
+
+def waits_for_ever(event: Event, api: SourceApi) -> Iterable[Event]:
+    if api.get(f"/papers/{event.subject.removeprefix('paper/')}/author") is None:
+        raise SourceUnavailable("an author must be there")
+    return source.enrich(event, api)
+
+
+def asks_only_once(event: Event, api: SourceApi) -> Iterable[Event]:
+    if api.change("GET", f"/papers/{event.subject.removeprefix('paper/')}") is None:
+        raise SourceUnavailable("the paper is not there yet")
+    return source.enrich(event, api)
+
+
+def takes_anything_for_an_answer(event: Event, api: SourceApi) -> Iterable[Event]:
+    path = f"/papers/{event.subject.removeprefix('paper/')}"
+    answers = [api.get(path), api.get(f"{path}/author", extra=True), api.get(f"{path}/receipt")]
+    state: Enrichment = "missing" if answers[0] is None else "full" if answers[1] else "partial"
+    return [replace(event, enrichment=state, observedat=api.now)]
+
+
+def breaks_on_a_null(event: Event, api: SourceApi) -> Iterable[Event]:
+    answer = api.get(f"/papers/{event.subject.removeprefix('paper/')}")
+    if answer is not None:
+        cast(dict[str, str], answer.value)["email"].lower()
+    return source.enrich(event, api)
+
+
+def keeps_its_token_to_itself(settings: Settings) -> ApiAccess | None:
+    return replace(cast(ApiAccess, source.access(settings)), token=None)
+
+
 BROKEN: dict[str, tuple[str, SourceConnector]] = {
     "believes everything: body": ("changed_body_refused", with_code(verify=believes_the_headers)),
     "believes everything: signature": ("wrong_signature_refused", with_code(verify=believes_everything)),
@@ -203,6 +291,30 @@ BROKEN: dict[str, tuple[str, SourceConnector]] = {
         "simulated_day_is_understood",
         with_platform(day=lambda: (Call(kind="x", body={"kind": "x", "id": number}) for number in count())),
     ),
+    "asks too much": ("calls_are_declared", with_code(enrich=asks_for_more)),
+    "never asks": ("calls_are_declared", with_code(enrich=asks_for_less)),
+    "never full": ("samples_become_full", with_code(enrich=is_never_content)),
+    "not dated": ("samples_become_full", with_code(enrich=does_not_say_when)),
+    "fills a noun": ("calls_fill_their_fields", with_call(1, fills=("data.person",))),
+    "fills what was there": ("calls_fill_their_fields", with_call(1, fills=("data.submission.key",))),
+    "fills nothing": ("calls_fill_their_fields", with_call(1, fills=("data.person.familyName",))),
+    "another call fills": (
+        "calls_fill_their_fields",
+        with_call(1, with_call(2, fills=("data.person.email",)), fills=("data.submission.submittedAt",)),
+    ),
+    "404 lost": ("absent_as_declared", with_code(enrich=loses_it_without_a_paper)),
+    "404 waits": ("absent_as_declared", with_code(enrich=waits_for_ever)),
+    "404 does not wait": ("absent_as_declared", with_call(1, absent="waits")),
+    "404 is worse": ("absent_as_declared", with_call(0, absent="partial")),
+    "404 tells nothing": ("absent_as_declared", with_call(1, absent="tells")),
+    "token not renewed": ("refused_once_heals", with_code(access=keeps_its_token_to_itself, enrich=has_no_patience)),
+    "no second try": ("broken_once_heals", with_code(enrich=asks_only_once)),
+    "no patience": ("outages_wait_and_end", with_code(enrich=has_no_patience)),
+    "Retry-After lost": ("outages_wait_and_end", with_code(enrich=forgets_how_long_to_wait)),
+    "ends as more": ("outages_wait_and_end", with_call(0, failing="partial")),
+    "ends as less": ("outages_wait_and_end", with_call(1, failing="missing")),
+    "any answer will do": ("odd_answers_break_nothing", with_code(enrich=takes_anything_for_an_answer)),
+    "null breaks it": ("odd_answers_break_nothing", with_code(enrich=breaks_on_a_null)),
 }
 
 
@@ -229,6 +341,29 @@ def test_a_broken_connector_is_noticed(what: str) -> None:
 )
 def test_a_missing_fixture_is_noticed(tmp_path: Path, name: str, question: str) -> None:
     assert complaints(without_fixture(tmp_path, name), question)
+
+
+def test_a_fixture_may_show_a_call_that_no_sample_makes(tmp_path: Path) -> None:
+    def without_papers(call: ApiCall) -> ApiReply:
+        return ApiReply(status=404) if call.path.startswith("/papers") else simulator.platform().answer(call)
+
+    connector = with_platform(answer=without_papers)
+
+    assert complaints(connector, "samples_become_full")
+    assert complaints(connector, "calls_are_declared") == []
+    assert complaints(connector, "outages_wait_and_end") == []
+    unseen = replace(connector, folder=without_fixture(tmp_path, "hand-in").folder)
+    assert "no sample and no fixture" in complaints(unseen, "calls_are_declared")[0]
+
+
+def test_complaints_about_several_ways_to_fail_are_made_once() -> None:
+    found = complaints(with_call(1, failing="missing"), "outages_wait_and_end")
+
+    assert len(found) == 1
+    assert (
+        "with 401, 403, 429 with Retry-After, 429, 500, 400, no connection, timeout, malformed JSON, HTML:" in found[0]
+    )
+    assert found[0].endswith("at the last try goes on as partial, expected missing")
 
 
 def test_a_waiver_silences_a_question_that_fails(tmp_path: Path) -> None:

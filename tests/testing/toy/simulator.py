@@ -35,8 +35,14 @@ class Toy:
         )
 
     def answer(self, call: ApiCall) -> ApiReply:
+        if call.path == "/login":
+            return ApiReply(json={"access_token": f"{call.form['grant_type']}-1", "expires_in": 3600})
         if call.method == "POST":
             return ApiReply(json={"form": dict(call.form), "json": call.json, "agent": call.headers.get("user-agent")})
+        if call.path.endswith("/author"):
+            return ApiReply(json={"givenName": "Ada"})
+        if call.path.endswith("/receipt"):
+            return ApiReply(json={"at": "2026-06-05T09:29:58Z"})
         if call.path.startswith("/papers/p-"):
             return ApiReply(json={"email": "ada@example.test", "query": dict(call.query)})
         return ApiReply(status=404, text="<h1>Not here</h1>", headers={"X-Toy": "yes"})

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
 
-from bridge.core.contracts import ApiAccess, Challenge, Inbound, Notice, Settings, SourceApi, Verified
+from bridge.core.contracts import ApiAccess, Challenge, Inbound, Notice, Settings, SourceApi, TokenRequest, Verified
 from bridge.core.errors import NotGenuine, PayloadError, SourceUnavailable
 from bridge.core.events import Event
 from bridge.core.normalising import canonical
@@ -14,6 +14,7 @@ from bridge.core.nouns import Data, Person, Submission
 from bridge.core.payload import Payload
 from bridge.core.signing import fingerprint, matching_secret
 
+SETTLING = timedelta(seconds=30)
 TYPES = {"hand-in": "submission.submitted", "take-back": "submission.withdrawn"}
 
 
@@ -58,16 +59,38 @@ def normalise(notice: Notice, settings: Settings) -> Event:
 
 
 def access(settings: Settings) -> ApiAccess | None:
-    return ApiAccess(base_url=str(settings.api["base_url"])) if settings.api else None
+    if settings.api is None:
+        return None
+    base = str(settings.api["base_url"])
+    return ApiAccess(base_url=base, token=TokenRequest(url=f"{base}/login", form={"grant_type": "client_credentials"}))
 
 
 def enrich(event: Event, api: SourceApi) -> Iterable[Event]:
-    answer = api.get(f"/papers/{event.subject.removeprefix('paper/')}")
     try:
-        email = answer.object().at("email").maybe_text() if answer else None
+        yield _complete(event, api)
     except PayloadError as error:
         raise SourceUnavailable(f"unexpected shape at {error.path}") from None
-    person = Person(email=email) if email else None
-    yield replace(
-        event, data=replace(event.data, person=person), enrichment="full" if email else "missing", observedat=api.now
+
+
+def _complete(event: Event, api: SourceApi) -> Event:
+    path = f"/papers/{event.subject.removeprefix('paper/')}"
+    paper = api.get(path)
+    if paper is None and api.now - event.recordedtime < SETTLING:
+        raise SourceUnavailable("the paper is not there yet")
+    author = api.get(f"{path}/author", extra=True)
+    receipt = api.get(f"{path}/receipt")  # not there any more once the paper was taken back
+    person = Person(
+        email=paper.object().at("email").maybe_text() if paper else None,
+        given_name=author.object().at("givenName").maybe_text() if author else None,
+    )
+    submission = Submission(
+        key=event.data.submission.key if event.data.submission else None,
+        submitted_at=receipt.object().at("at").maybe_time() if receipt else None,
+    )
+    return replace(
+        event,
+        type="submission.submitted" if receipt else "submission.withdrawn",
+        data=replace(event.data, person=person, submission=submission),
+        enrichment="missing" if paper is None else "partial" if author is None else "full",
+        observedat=api.now,
     )

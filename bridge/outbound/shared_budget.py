@@ -1,0 +1,66 @@
+"""The book of a credential that all workers of all machines share, in Redis."""
+
+from __future__ import annotations
+
+from functools import cache, partial
+from importlib import resources
+from typing import Any, Final, cast
+
+from redis import Redis
+from redis.commands.core import Script
+
+from bridge.outbound.budget import LONGEST_STRIKE_SECONDS, PROBE_SECONDS, STRIKE_SECONDS, Rules, Said, Wait, Why
+from bridge.outbound.shared_server import SharedServer
+
+_PREFIX: Final = "bridge:budget:"
+
+
+class SharedBook:
+    """A Book in Redis; everything raises ServerAway while there is none. `credential` is a fingerprint."""
+
+    def __init__(self, server: SharedServer, credential: str, rules: Rules) -> None:
+        self._server = server
+        # The window is part of the name: another one has other slices. The braces keep the keys on one cluster node.
+        name = f"{_PREFIX}{{{credential[:32]}}}:{rules.span:g}"
+        self._keys = (name, f"{name}:places", f"{name}:spent")
+        seconds = (rules.lease, rules.first_pause, rules.longest_pause, STRIKE_SECONDS, LONGEST_STRIKE_SECONDS)
+        lease, first, longest, strike, longest_strike = (1000 * value for value in seconds)
+        self._rules: tuple[float, ...] = (
+            *(rules.calls, rules.span * 1000, rules.concurrent, rules.interval * 1000, rules.burst),
+            *(lease, rules.failures, first, longest, strike, longest_strike, PROBE_SECONDS * 1000),
+        )
+        self._script: Script | None = None
+
+    def take(self, place: str) -> Wait | None:
+        milliseconds, why = self._run("take", place)
+        wait = float(milliseconds)
+        return None if wait < 0 else Wait(wait / 1000, cast("Why", _text(why)))
+
+    def give_back(self, place: str, said: Said) -> bool:
+        fine = "" if said.fine is None else int(said.fine)
+        remaining = -1 if said.remaining is None else said.remaining
+        pause = (said.pause or 0) * 1000
+        [open_] = self._run("give", place, fine, pause, int(said.throttled), remaining, said.reset * 1000)
+        return bool(open_)
+
+    def owe(self, calls: int) -> None:
+        """Calls of the last moments that were made without this book."""
+        self._run("owe", calls)
+
+    def _run(self, verb: str, place: str | int, *more: float | str) -> list[Any]:
+        return self._server.ask(partial(self._eval, (verb, place, *self._rules, *more)))
+
+    def _eval(self, arguments: tuple[float | str, ...], redis: Redis) -> list[Any]:
+        if self._script is None:
+            self._script = redis.register_script(_source())
+        answer: list[Any] = self._script(keys=self._keys, args=arguments, client=redis)
+        return answer
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+@cache
+def _source() -> str:
+    return resources.files("bridge.outbound").joinpath("budget.lua").read_text("utf-8")
