@@ -23,21 +23,22 @@ def overlaps(path: str, field: str) -> bool:
     return not path or path == field or field.startswith(f"{path}.") or path.startswith(f"{field}.")
 
 
-def _paths(node: nodes.Node) -> Iterator[str]:
-    steps: list[str] = []
-    at = node
-    while isinstance(at, nodes.Getattr | nodes.Getitem):
-        if isinstance(at, nodes.Getattr):
-            steps.append(at.attr)
-        elif isinstance(at.arg, nodes.Const) and isinstance(at.arg.value, str):
-            steps.append(at.arg.value)
+def _paths(tree: nodes.Node) -> Iterator[str]:
+    todo = [tree]  # not by recursion: a template may be nested deeper than Python's stack
+    while todo:
+        steps: list[str] = []
+        at = todo.pop()
+        while isinstance(at, nodes.Getattr | nodes.Getitem):
+            if isinstance(at, nodes.Getattr):
+                steps.append(at.attr)
+            elif isinstance(at.arg, nodes.Const) and isinstance(at.arg.value, str):
+                steps.append(at.arg.value)
+            else:
+                steps.clear()
+                todo.append(at.arg)
+            at = at.node
+        if isinstance(at, nodes.Name):
+            if at.name in _EVENT:
+                yield ".".join(reversed(steps))
         else:
-            steps.clear()
-            yield from _paths(at.arg)
-        at = at.node
-    if isinstance(at, nodes.Name):
-        if at.name in _EVENT:
-            yield ".".join(reversed(steps))
-        return
-    for child in at.iter_child_nodes():
-        yield from _paths(child)
+            todo.extend(at.iter_child_nodes())

@@ -27,13 +27,15 @@ _LONGEST: Final = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Telling:
-    """An event of a delivery, and the facts that it tells."""
+    """An event of a delivery, and the facts that it tells. `state` is its state key, None for an occurrence."""
 
     source: str
     facts: tuple[str, ...]
     delivery_seq: int
     event_id: str
     origin: Origin
+    subject: str
+    state: str | None
 
 
 class _Holder(NamedTuple):
@@ -68,7 +70,8 @@ def already_told(connection: Connection, tellings: Sequence[Telling]) -> Told:
     """Write down what these events tell, and find what was told before.
 
     An event is told only where one of the two was reconciled: that several webhooks tell the same is for their
-    platform's dedupe rule to judge. Two transactions that tell one fact wait for each other here.
+    platform's dedupe rule to judge. A state that another one has followed is not told any more: when it comes again it
+    has come back. Two transactions that tell one fact wait for each other here.
     """
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for telling in tellings:
@@ -81,7 +84,7 @@ def already_told(connection: Connection, tellings: Sequence[Telling]) -> Told:
     by: dict[tuple[int, str], int] = {}
     for telling in tellings:
         holder = _other(telling, holders)
-        if holder is not None:
+        if holder is not None and not _has_passed(connection, telling, holder):
             by[telling.delivery_seq, telling.event_id] = holder.delivery_seq
             _hand_over(connection, telling, holder)
     if not by:
@@ -107,6 +110,21 @@ def _other(telling: Telling, holders: Mapping[tuple[str, str], _Holder]) -> _Hol
         if holder.delivery_seq != telling.delivery_seq and "reconciled" in (holder.origin, telling.origin):
             return holder
     return None
+
+
+def _has_passed(connection: Connection, telling: Telling, holder: _Holder) -> bool:
+    """Whether we know of another state since the one that the holder told."""
+    if telling.state is None:
+        return False
+    told = select(events.c.cursor).where(events.c.id == holder.event_id).scalar_subquery()
+    later = select(events.c.id).where(
+        events.c.subject == telling.subject,
+        events.c.source == telling.source,
+        events.c.state_key == telling.state,
+        events.c.cursor > told,
+        events.c.delivery_seq.not_in([holder.delivery_seq, telling.delivery_seq]),
+    )
+    return connection.execute(later.limit(1)).first() is not None
 
 
 def _holders(connection: Connection, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], _Holder]:

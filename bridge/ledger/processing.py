@@ -134,6 +134,8 @@ def _told(connection: Connection, processed: Sequence[Processed]) -> Told:
                 delivery_seq=entry.seq,
                 event_id=new.event.id,
                 origin=new.event.origin,
+                subject=new.event.subject,
+                state=new.event.state_key if new.event.kind.nature == "state" else None,
             )
             for entry in processed
             for new in entry.events

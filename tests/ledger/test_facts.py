@@ -88,6 +88,13 @@ def test_a_webhook_is_known_after_a_list_told_the_same(ledger: Ledger) -> None:
     assert totals(ledger)[f"source:{SOURCE}"] == {"events": 1, "reconciled": 1, "received": 1, "known_events": 1}
 
 
+def test_a_state_that_has_come_back_since_a_list_told_it_is_news(ledger: Ledger) -> None:
+    process(ledger, "first", (event(1), ["a"]), reconciled=True)
+    process(ledger, "between", (event(2, after=5), ["b"]))
+    assert process(ledger, "back", (event(3, after=9), ["a"])) == {DELIVER}
+    assert len(all_events(ledger)) == 3
+
+
 def test_what_a_list_told_is_known_after_the_webhook(ledger: Ledger) -> None:
     assert process(ledger, "first", (event(1), ["f"])) == {DELIVER}
     assert process(ledger, "list", (event(2), ["f"]), reconciled=True) == set()
