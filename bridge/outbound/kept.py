@@ -19,7 +19,7 @@ from bridge.outbound.shared_server import ServerAway
 __all__ = ["Kept", "KeptAnswers"]
 
 MAX_ENTRIES: Final = 4096
-MAX_BYTES: Final = 64 * 1024 * 1024
+MAX_BYTES: Final = 16 * 1024 * 1024
 
 _EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
 

@@ -28,6 +28,8 @@ from connectors.wiseflow.calls import (
 )
 from connectors.wiseflow.lists import ASSESSMENTS_PAGE, PAGE, Entry, Listing, worth_reading
 
+_TELLING: Final = 3
+"""Events of one flow in a batch; fewer say nothing about how many more of it wait."""
 _WORTH_A_LOOK: Final = 5
 """Events of one flow, from which on its first page is read: it may turn out to be one of too many."""
 _LATE: Final = timedelta(seconds=5)
@@ -48,7 +50,7 @@ def gather(events: Sequence[Event], api: SourceApi, waiting: int) -> None:
             flows[flow].append(event)
     share = max(waiting, len(events)) / max(len(events), 1)
     for flow, mine in flows.items():
-        if len(mine) * share >= _WORTH_A_LOOK:
+        if len(mine) >= _TELLING and len(mine) * share >= _WORTH_A_LOOK:
             late = all(api.now - event.recordedtime > _LATE for event in mine)
             _Flow(id=flow, events=mine, share=max(share, _PAGES_EACH) if late else share, api=api).gather()
 
