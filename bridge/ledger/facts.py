@@ -113,7 +113,10 @@ def _other(telling: Telling, holders: Mapping[tuple[str, str], _Holder]) -> _Hol
 
 
 def _has_passed(connection: Connection, telling: Telling, holder: _Holder) -> bool:
-    """Whether we know of another state since the one that the holder told."""
+    """Whether a webhook has told another state since the one that the holder told.
+
+    What lists told since does not count: they tell of a whole outage at once, and its late webhooks come after them.
+    """
     if telling.state is None:
         return False
     told = select(events.c.cursor).where(events.c.id == holder.event_id).scalar_subquery()
@@ -123,6 +126,7 @@ def _has_passed(connection: Connection, telling: Telling, holder: _Holder) -> bo
         events.c.state_key == telling.state,
         events.c.cursor > told,
         events.c.delivery_seq.not_in([holder.delivery_seq, telling.delivery_seq]),
+        events.c.id.not_in(select(facts.c.event_id).where(facts.c.origin == "reconciled")),
     )
     return connection.execute(later.limit(1)).first() is not None
 

@@ -221,7 +221,7 @@ def test_confirmed_grades_become_the_grades_that_the_platform_holds() -> None:
     api = DirectApi(platform, settings_of())
     (parent, *children), waits = until_done(event_of(platform, call), api)
 
-    assert waits == [5, 5]
+    assert waits == [10, 10]
     held = {f"inspera:{user}": str(grade) for user, grade in sitting.grades.items()}
     told = {each.data.person.key: each.data.grade.value for each in children if each.data.person and each.data.grade}
     assert told == held
