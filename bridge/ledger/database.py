@@ -121,7 +121,9 @@ class Ledger:
 class _Turn:
     """SQLite has one writer at a time, and lets the others sleep and ask again, longer each time. Here they queue.
 
-    Threads of one process queue at its lock, and processes at a lock on a file beside the database.
+    Threads of one process queue at its lock, and processes at a lock on a file beside the database. The file is opened
+    anew for each turn: one that a fork shares would stay locked after its holder was killed. Where it cannot be opened,
+    say because the disk is full, SQLite's own way of waiting is left.
     """
 
     def __init__(self, database: str | None) -> None:
@@ -132,13 +134,14 @@ class _Turn:
     def __enter__(self) -> None:
         self._threads.acquire()
         if self._path is not None:
-            if self._file is None:
+            with contextlib.suppress(OSError):
                 self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._file, fcntl.LOCK_EX)
+                fcntl.flock(self._file, fcntl.LOCK_EX)
 
     def __exit__(self, *_exc: object) -> None:
         if self._file is not None:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
+            os.close(self._file)
+            self._file = None
         self._threads.release()
 
 
