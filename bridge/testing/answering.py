@@ -124,7 +124,9 @@ def _read(reader: BinaryIO, connection: socket.socket) -> Asked | None:
         return None
     method, target, _ = line.decode("latin-1").split(" ", 2)
     headers: dict[str, str] = {}
-    while (line := reader.readline(65536)) not in (b"\r\n", b"\n", b""):
+    while (line := reader.readline(65536)) not in (b"\r\n", b"\n"):
+        if not line:
+            raise ValueError("cut off in its headers")
         name, _, value = line.decode("latin-1").partition(":")
         headers[name.strip().lower()] = value.strip()
     if headers.get("expect", "").lower() == "100-continue":
@@ -134,14 +136,17 @@ def _read(reader: BinaryIO, connection: socket.socket) -> Asked | None:
     length = int(headers.get("content-length", "0"))
     if length > _MAX_BODY:
         raise ValueError("the body is too large")
-    return Asked(method, target, headers, reader.read(length) if length else b"")
+    body = reader.read(length) if length else b""
+    if len(body) < length:  # a client that was killed has sent nothing, however much of it came
+        raise ValueError("cut off in its body")
+    return Asked(method, target, headers, body)
 
 
 def _chunks(reader: BinaryIO) -> bytes:
     body = bytearray()
     while size := int(reader.readline(1024).split(b";")[0], 16):
         body += reader.read(size)
-        reader.readline(16)
+        reader.readline(16)  # when it was cut off the next line is empty, and no number
         if len(body) > _MAX_BODY:
             raise ValueError("the body is too large")
     while reader.readline(65536) not in (b"\r\n", b"\n", b""):

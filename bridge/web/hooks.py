@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import structlog
 from flask import Blueprint, Response, request
-from werkzeug.exceptions import RequestEntityTooLarge
+from gunicorn.http.errors import ParseException
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 from bridge.core.contracts import Accepted, Challenge, Inbound, Settings
 from bridge.core.errors import NotGenuine, StorageUnavailable
@@ -87,6 +88,10 @@ def hooks(receiver: Receiver) -> Blueprint:
         counters[source]["ignored"].inc()
         return _answer(200, challenge.answer)
 
+    @blueprint.app_errorhandler(400)
+    def incomplete(_error: Exception) -> Response:
+        return _answer(400, {"status": "incomplete"})
+
     @blueprint.app_errorhandler(413)
     def too_large(_error: Exception) -> Response:
         source = (request.view_args or {}).get("source", "")
@@ -112,11 +117,19 @@ def _headers(environ: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _whole_body() -> bytes:
-    """The raw bytes. A body without a length is cut at the limit by Werkzeug, without a word: such a one is refused."""
-    body = request.get_data(cache=False)
-    limit = request.max_content_length
-    if request.content_length is None and limit is not None and len(body) >= limit:
+    """The raw bytes, all of them: gunicorn hands on what came before a sender died as if it were whole.
+
+    A body without a length is cut at the limit by Werkzeug, without a word: such a one is refused.
+    """
+    try:
+        body = request.get_data(cache=False)
+    except (OSError, ParseException):  # pieces that are cut off or malformed
+        raise BadRequest from None
+    length, limit = request.content_length, request.max_content_length
+    if length is None and limit is not None and len(body) >= limit:
         raise RequestEntityTooLarge
+    if length is not None and len(body) < length:
+        raise BadRequest
     return body
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -112,6 +113,21 @@ def _title(campus: Campus) -> str:
 def _bodies(campus: Campus, name: str) -> list[str]:
     row = messages(campus, send(campus), "delivered", "waiting", "dead").get(name)
     return [] if row is None else [json.dumps(row["params"]), f"{name}: {row['reason']}"]
+
+
+@pytest.mark.parametrize("pieces", [False, True])
+def test_a_webhook_of_which_only_a_part_came_is_refused(campus: Campus, pieces: bool) -> None:
+    whole = campus.signed("edusign")
+    part = whole.data
+    assert isinstance(part, bytes)
+    length = ("Transfer-Encoding", "chunked") if pieces else ("Content-Length", str(len(part) + 10))
+    headers = [*whole.header_items(), length, ("Host", "bridge")]
+    sent = "\r\n".join([f"POST {whole.selector} HTTP/1.1", *(f"{name}: {value}" for name, value in headers)])
+    sized = b"%x\r\n%s" % (len(part), part) if pieces else part
+    with socket.create_connection(("127.0.0.1", int(campus.url.rpartition(":")[2])), timeout=10) as connection:
+        connection.sendall(sent.encode() + b"\r\n\r\n" + sized)  # genuine, if what came were all
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 400 ")
 
 
 def test_a_changed_mapping_is_taken_up_and_a_broken_one_is_not(campus: Campus) -> None:

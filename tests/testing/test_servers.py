@@ -181,6 +181,23 @@ def test_a_connection_serves_many_requests_and_odd_ones_only_end_it() -> None:
         assert requests.head(server.url, timeout=5).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"POST /crm HTTP/1.1\r\nIdempotency-Key: k\r\nContent-Length: 9\r\n\r\n{}",
+        b"POST /crm HTTP/1.1\r\nIdempotency-Key: k\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{}",
+        b"POST /crm HTTP/1.1\r\nIdempotency-Key: k\r\n",
+    ],
+)
+def test_what_a_killed_client_sent_of_a_message_is_not_taken(target: TargetServer, part: bytes) -> None:
+    address = target.url.removeprefix("http://").split(":")
+    with socket.create_connection((address[0], int(address[1])), timeout=5) as connection:
+        connection.sendall(part)
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(4096) == b""
+    assert target.state()["requests"] == 0
+
+
 def test_a_closed_server_answers_nobody() -> None:
     server = LocalServer(lambda asked: Reply())
     server.close()

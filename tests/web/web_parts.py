@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -111,6 +112,14 @@ class Client:
             return Reply(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
         finally:
             connection.close()
+
+    def cut_off(self, path: str, headers: Mapping[str, object], part: bytes) -> bytes:
+        """What is answered when the sender is gone after a part of the body."""
+        lines = [f"POST {path} HTTP/1.1", "Host: x", *(f"{name}: {value}" for name, value in headers.items())]
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+            connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + part)
+            connection.shutdown(socket.SHUT_WR)
+            return connection.recv(1000)
 
     def post(self, source: str, signed: SignedCall) -> Reply:
         query = "?" + "&".join(f"{key}={value}" for key, value in signed.query.items()) if signed.query else ""
