@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, Final, TypeVar
 
@@ -15,6 +16,7 @@ MAX_STARTS: Final = 5
 """A row whose work was begun this often and never came to an end kills its worker: it becomes a dead letter."""
 
 _COMMIT_SECONDS: Final = 0.5
+_R = TypeVar("_R")
 _T = TypeVar("_T")
 
 
@@ -26,11 +28,32 @@ def chains(rows: Iterable[Row[Any]]) -> list[list[Row[Any]]]:
     return list(by_key.values())
 
 
+def parcels(
+    rows: Iterable[list[Row[Any]]], belongs: Callable[[Row[Any]], tuple[Hashable, int]]
+) -> Iterator[list[Row[Any]]]:
+    """Rows that may go together, from chains: of each chain only the first that is left, so nothing overtakes.
+
+    `belongs` says with whom a row may go, and how many of them at most.
+    """
+    left = [deque(chain) for chain in rows]
+    while left:
+        open_: dict[Hashable, list[Row[Any]]] = {}
+        for chain in left:
+            row = chain.popleft()
+            company, most = belongs(row)
+            parcel = open_.setdefault(company, [])
+            parcel.append(row)
+            if len(parcel) >= most:
+                yield open_.pop(company)
+        yield from open_.values()
+        left = [chain for chain in left if chain]
+
+
 def run_chains(
     pool: ThreadPoolExecutor | None,
     width: int,
-    batch: Sequence[list[Row[Any]]],
-    work: Callable[[list[Row[Any]]], list[_T]],
+    batch: Sequence[list[_R]],
+    work: Callable[[list[_R]], Iterable[_T]],
     commit: Callable[[list[_T]], None],
 ) -> None:
     """Work on all chains, `width` at a time, and commit results as they come in, every half second at the latest.
@@ -40,6 +63,7 @@ def run_chains(
     """
     todo = deque(batch)
     done: deque[_T] = deque()
+    stopped = threading.Event()
 
     def run(seconds: float = math.inf) -> None:
         end = time.monotonic() + seconds
@@ -48,7 +72,10 @@ def run_chains(
                 chain = todo.popleft()
             except IndexError:  # another thread was faster
                 return
-            done.extend(work(chain))
+            for result in work(chain):
+                done.append(result)
+                if stopped.is_set():
+                    return
 
     if pool is None:
         while todo:
@@ -64,6 +91,7 @@ def run_chains(
             commit(_taken(done))
     finally:
         todo.clear()  # after a failure, or with the lease lost, nothing new is begun
+        stopped.set()
 
 
 def _taken(done: deque[_T]) -> list[_T]:

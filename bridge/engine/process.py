@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -60,32 +61,45 @@ class ProcessStage:
             self._commit(lease, [_postponed(row, _NOT_CONFIGURED, why) for row in rows])
             return
         line = self.line.sources[source]
+        context = Context(
+            known=partial(newest_about, self.line.ledger, line.name), wants=partial(self.line.wants, line)
+        )
+        self._gather(line, lease, rows, context)
         run_chains(
             self.pools[source] if line.api is not None else None,  # without an API there is nothing to wait for
             self.width,
             chains(rows),
-            partial(self._chain, _Batch(line, self._gathered(line, rows))),
+            partial(self._chain, _Batch(line, context)),
             partial(self._commit, lease),
         )
 
-    def _gathered(self, source: SourceLine, rows: Sequence[Row[Any]]) -> Context:
-        """What the events of this batch are completed with, lists of them read first where that saves calls."""
-        context = Context(
-            known=partial(newest_about, self.line.ledger, source.name), wants=partial(self.line.wants, source)
-        )
-        code = source.connector.code
-        if source.api is None or not isinstance(code, Gathering):
-            return context
+    def _gather(self, source: SourceLine, lease: Lease, rows: Sequence[Row[Any]], context: Context) -> None:
+        """Read lists that many events of this batch are completed from, where that saves calls; what they need of them
+        is in the context then.
+        """
+        code, client = source.connector.code, source.api
+        if client is None or not isinstance(code, Gathering) or len(rows) == 1:
+            return
         more = waiting(self.line.ledger, f"process:{source.name}:") if len(rows) == self.batch else len(rows)
+        listed: defaultdict[str, list[Event]] = defaultdict(list)
         try:
-            events = [event for row in rows for event in _events(source, _verified(row))]
-            if len(events) > 1:
-                code.gather(events, source.api(context), more)
-        except SourceUnavailable as error:
-            _log.info("not_gathered", source=source.name, reason=error.reason)
-        except Exception as error:  # noqa: BLE001  a connector's bug: each event is asked for by itself, and shows it
+            for event in (event for row in rows for event in _events(source, _verified(row))):
+                listed[code.listed_with(event)].append(event)
+        except Exception as error:  # noqa: BLE001  a connector's bug: it shows where the delivery is processed
             _log.error("not_gathered", source=source.name, reason=place_of(error))
-        return context
+            return
+
+        def read(events: list[Event]) -> list[None]:
+            try:
+                code.gather(events, client(context), round(more * len(events) / len(rows)))
+            except SourceUnavailable as error:
+                _log.info("not_gathered", source=source.name, reason=error.reason)
+            except Exception as error:  # noqa: BLE001  a connector's bug: each event is asked for by itself, and shows it
+                _log.error("not_gathered", source=source.name, reason=place_of(error))
+            return []
+
+        together = [events for events in listed.values() if len(events) > 1]
+        run_chains(self.pools[source.name], self.width, together, read, lambda _: self._commit(lease, []))
 
     def _chain(self, batch: _Batch, rows: list[Row[Any]]) -> list[Worked]:
         """One subject's deliveries in order; those behind one that has to wait stay where they are."""

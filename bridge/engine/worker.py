@@ -27,6 +27,8 @@ LINGER_SECONDS: Final = 0.4
 """How long an empty lane is kept: waking one costs more than looking at it a few times."""
 
 _LOOK_SECONDS: Final = 0.04
+_YIELD_SECONDS: Final = 0.002
+_LONGEST_YIELD_SECONDS: Final = 0.03
 _log = structlog.get_logger(__name__)
 
 
@@ -52,16 +54,31 @@ class Lanes:
         self._threads = ThreadPoolExecutor(max_workers=slots, thread_name_prefix="lane")
         self._owner = this_process()
         self._stopping = threading.Event()
+        self._at_work = 0
+        self._lock = threading.Lock()
 
     def start(self, lane: str) -> None:
-        """Run a lane as soon as a slot is free."""
+        """Run a lane as soon as a slot is free. Who is busy is a little slow to ask for more: the idle come first."""
         self._slots.acquire()
-        self._threads.submit(self._run, lane).add_done_callback(_ended)
+        self._count(1)
+        self._threads.submit(self._run, lane).add_done_callback(self._ended)
+        self._stopping.wait(min(_YIELD_SECONDS * self._at_work, _LONGEST_YIELD_SECONDS))
 
     def stop(self) -> None:
         """Let the batches at work come to their end, and leave the lanes."""
         self._stopping.set()
         self._threads.shutdown(wait=True)
+
+    def _ended(self, run: Future[None]) -> None:
+        """A lane must never fail in silence; its lease runs out, and the sweeper wakes it again."""
+        self._count(-1)
+        error = run.exception()
+        if error is not None:
+            _log.error("lane_failed", exc_info=error)
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            self._at_work += change
 
     def _run(self, lane: str) -> None:
         try:
@@ -110,13 +127,6 @@ class Lanes:
             if not rows and now >= leave:
                 return False, 0
         return True, suspects
-
-
-def _ended(run: Future[None]) -> None:
-    """A lane must never fail in silence; its lease runs out, and the sweeper wakes it again."""
-    error = run.exception()
-    if error is not None:
-        _log.error("lane_failed", exc_info=error)
 
 
 _lanes: Lanes | None = None

@@ -3,9 +3,9 @@
 -- KEYS[1] state   hash: tokens, at, paused, strikes, left, left_until, fails, rounds, open, probe
 -- KEYS[2] places  sorted set: calls that are out, by when their place is free again whatever happens
 -- KEYS[3] spent   hash: calls that are back, by slices of the window, with their sum and the oldest slice
--- ARGV    verb, place, calls, span, concurrent, interval, burst, lease, failures, first_pause, longest_pause,
+-- ARGV    verb, place (for `take` one or more of them, with blanks between), calls, span, concurrent, interval, burst, lease, failures, first_pause, longest_pause,
 --         strike, longest_strike, probe_wait; for `give`: fine ("1", "0", ""), pause, throttled, remaining, reset
--- take -> {wait, why}; a wait of -1 is a place.   give -> {1 while the breaker is open}.   owe -> {}
+-- take -> {how many of them have a place, wait, why}; without a why all have.   give -> {1 while the breaker is open}.   owe -> {}
 
 local state, places, spent = KEYS[1], KEYS[2], KEYS[3]
 local verb, place = ARGV[1], ARGV[2]
@@ -47,43 +47,53 @@ local function counted()
   return sum, oldest
 end
 
-local function wait(milliseconds, why) return { text(milliseconds), why } end
+local function wait(granted, milliseconds, why) return { granted, text(milliseconds), why } end
 
 local function take()
   local dead = redis.call('ZREMRANGEBYSCORE', places, '-inf', now)
   if dead > 0 then spend(dead) end -- they may have asked until the last moment
 
   local paused = read('paused')
-  if now < paused then return wait(paused - now, 'paused') end
+  if now < paused then return wait(0, paused - now, 'paused') end
   local open = read('open')
-  if now < open then return wait(open - now, 'open') end
+  if now < open then return wait(0, open - now, 'open') end
   if open > 0 then
     local probe = redis.call('HGET', state, 'probe')
-    if probe and redis.call('ZSCORE', places, probe) then return wait(tonumber(ARGV[14]), 'open') end
+    if probe and redis.call('ZSCORE', places, probe) then return wait(0, tonumber(ARGV[14]), 'open') end
   end
   local left_until = read('left_until')
-  local left = read('left')
-  if now < left_until and left < 1 then return wait(left_until - now, 'paused') end
-
+  local left = now < left_until and read('left') or math.huge
   local out = redis.call('ZCARD', places)
   local back, oldest = counted()
-  if back + out >= calls then
-    if back == 0 then return wait(0, 'busy') end
-    return wait((oldest + 1) * width + span - now, 'budget')
-  end
-  if out >= concurrent then return wait(0, 'busy') end
   local at = redis.call('HGET', state, 'at')
   local tokens = 1
   if at then tokens = math.min(burst, read('tokens') + math.max(0, now - at) / interval) end
-  if tokens < 1 then return wait((1 - tokens) * interval, 'budget') end
 
-  redis.call('HSET', state, 'tokens', string.format('%.6f', tokens - 1), 'at', text(now))
-  if now < left_until then redis.call('HSET', state, 'left', left - 1) end
-  if open > 0 then redis.call('HSET', state, 'probe', place) end
-  redis.call('ZADD', places, text(now + lease), place)
-  redis.call('PEXPIRE', places, 90000000) -- long after the leases: who died must be counted
-  redis.call('PEXPIRE', state, 90000000)
-  return { '-1', '' }
+  local granted, seconds, why = 0, -1, ''
+  for name in string.gmatch(place, '%S+') do
+    if open > 0 and granted == 1 then
+      seconds, why = tonumber(ARGV[14]), 'open'
+    elseif left < 1 then
+      seconds, why = left_until - now, 'paused'
+    elseif back + out >= calls then
+      if back == 0 then seconds, why = 0, 'busy' else seconds, why = (oldest + 1) * width + span - now, 'budget' end
+    elseif out >= concurrent then
+      seconds, why = 0, 'busy'
+    elseif tokens < 1 then
+      seconds, why = (1 - tokens) * interval, 'budget'
+    end
+    if why ~= '' then break end
+    granted, out, tokens, left = granted + 1, out + 1, tokens - 1, left - 1
+    redis.call('ZADD', places, text(now + lease), name)
+    if open > 0 then redis.call('HSET', state, 'probe', name) end
+  end
+  if granted > 0 then
+    redis.call('HSET', state, 'tokens', string.format('%.6f', tokens), 'at', text(now))
+    if now < left_until then redis.call('HSET', state, 'left', left) end
+    redis.call('PEXPIRE', places, 90000000) -- long after the leases: who died must be counted
+    redis.call('PEXPIRE', state, 90000000)
+  end
+  return wait(granted, seconds, why)
 end
 
 local function watch(fine)

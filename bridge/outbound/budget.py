@@ -14,6 +14,7 @@ one for each process (`local_budget`). Both keep the same rules:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol
 
@@ -93,8 +94,10 @@ class Said:
 class Book(Protocol):
     """Where the calls of one credential are counted. Safe for threads."""
 
-    def take(self, place: str) -> Wait | None:
-        """A place for one call under this name, or how long to wait."""
+    def take(self, places: Sequence[str]) -> tuple[int, Wait | None]:
+        """Places for calls under these names: how many of the first ones have theirs, and how long the next one has to
+        wait, None when all have.
+        """
 
     def give_back(self, place: str, said: Said) -> bool:
         """The call has come to an end. True while the breaker is open."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from threading import Lock
 from typing import Final
 
@@ -31,18 +32,19 @@ class LocalBook:
         self._open: float | None = None
         self._probe: str | None = None
 
-    def take(self, place: str) -> Wait | None:
+    def take(self, places: Sequence[str]) -> tuple[int, Wait | None]:
         with self._lock:
-            now = time.monotonic()
-            wait = self._stopped(now) or self._full(now)
-            if wait is not None:
-                return wait
-            self._tokens -= 1
-            self._left -= 1
-            if self._open is not None:
-                self._probe = place
-            self._out.add(place)
-            return None
+            for granted, place in enumerate(places):
+                now = time.monotonic()
+                wait = self._stopped(now) or self._full(now)
+                if wait is not None:
+                    return granted, wait
+                self._tokens -= 1
+                self._left -= 1
+                if self._open is not None:
+                    self._probe = place
+                self._out.add(place)
+            return len(places), None
 
     def give_back(self, place: str, said: Said) -> bool:
         with self._lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache, partial
 from importlib import resources
 from typing import Any, Final, cast
@@ -31,10 +32,10 @@ class SharedBook:
         )
         self._script: Script | None = None
 
-    def take(self, place: str) -> Wait | None:
-        milliseconds, why = self._run("take", place)
-        wait = float(milliseconds)
-        return None if wait < 0 else Wait(wait / 1000, cast("Why", _text(why)))
+    def take(self, places: Sequence[str]) -> tuple[int, Wait | None]:
+        granted, milliseconds, why = self._run("take", " ".join(places))
+        reason = _text(why)
+        return int(granted), Wait(float(milliseconds) / 1000, cast("Why", reason)) if reason else None
 
     def give_back(self, place: str, said: Said) -> bool:
         fine = "" if said.fine is None else int(said.fine)

@@ -37,5 +37,5 @@ def lifecycle_call(kind: str, body: Payload, settings: Settings) -> Challenge | 
             answer=_ANSWER | {"message": "installed"},
         )
     if kind in options["action_types"] or (body.at("ACTION").exists and body.at("LOCATION").exists):
-        return Challenge(reason="a page of the app was opened at Edusign; no event", answer=dict(_ANSWER))
+        return Challenge(reason="a page of the app was opened at Edusign; no event", answer=[])
     return None

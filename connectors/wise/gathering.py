@@ -25,6 +25,11 @@ _CAME_OR_WENT: Final = frozenset({"ParticipantJoinedMeetingEvent", "ParticipantL
 _PLANNED: Final = frozenset({"SessionsCreatedEvent", "SessionsUpdatedEvent"})
 
 
+def listed_with(event: Event) -> str:
+    """All together: one list may tell of several classes."""
+    return ""
+
+
 def gather(events: Sequence[Event], api: SourceApi, waiting: int) -> None:
     """Offer what this batch will ask for. `waiting` changes nothing: a list is read for the events that are here.
 

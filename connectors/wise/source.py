@@ -23,10 +23,10 @@ from bridge.core.payload import Payload
 from bridge.core.signing import canonical_json, fingerprint, matching_text
 from connectors.wise import readings
 from connectors.wise.enriching import enrich
-from connectors.wise.gathering import gather
+from connectors.wise.gathering import gather, listed_with
 from connectors.wise.happening import fact, happened
 
-__all__ = ["access", "enrich", "fact", "gather", "happened", "normalise", "parse", "verify"]
+__all__ = ["access", "enrich", "fact", "gather", "happened", "listed_with", "normalise", "parse", "verify"]
 
 # A time further ahead of its own arrival than clocks differ is not a time: it would outrank all later states.
 _CLOCK_SKEW: Final = timedelta(minutes=10)

@@ -41,11 +41,16 @@ _NAMED: Final = ("paper.submission", "grade.justification", *_MARKED)
 """Kinds that take their participant from a list; an alternative grade needs to know which submission is theirs now."""
 
 
+def flow_of(event: Event) -> str | None:
+    """The flow whose lists know about an event."""
+    return known_id(event, "flowId")
+
+
 def gather(events: Sequence[Event], api: SourceApi, waiting: int) -> None:
     """Offer the participants, submissions and assessments of every flow of which enough events wait."""
     flows: defaultdict[str, list[Event]] = defaultdict(list)
     for event in events:
-        flow = known_id(event, "flowId")
+        flow = flow_of(event)
         if flow is not None and event.sourceevent in _NAMED:
             flows[flow].append(event)
     share = max(waiting, len(events)) / max(len(events), 1)

@@ -107,6 +107,11 @@ def enrich(event: Event, api: SourceApi) -> list[Event]:
     return [enriching.complete(event, api)]
 
 
+def listed_with(event: Event) -> str:
+    """By its flow."""
+    return gathering.flow_of(event) or ""
+
+
 def gather(events: Sequence[Event], api: SourceApi, waiting: int) -> None:
     """Lists of participants, submissions and assessments, where many events of one flow wait."""
     gathering.gather(events, api, waiting)

@@ -15,7 +15,7 @@ from valkeys import Valkey
 from bridge.core.contracts import Answer, Request
 from bridge.core.errors import SourceUnavailable
 from bridge.flow.judge import AnswerLost
-from bridge.outbound.budget import Book, Rules, Said
+from bridge.outbound.budget import Book, Rules, Said, Wait
 from bridge.outbound.gate import Gate
 from bridge.outbound.local_budget import LocalBook
 from bridge.outbound.shared_budget import SharedBook
@@ -68,6 +68,13 @@ class Platform:
         return max((bisect_left(times, began + span) - number for number, began in enumerate(times)), default=0)
 
 
+def take(book: Book, place: str) -> Wait | None:
+    """One place, or how long to wait for it."""
+    granted, wait = book.take([place])
+    assert granted == (wait is None)
+    return wait
+
+
 def hammer(gates: list[Gate], platform: Platform, seconds: float, threads: int = 8) -> int:
     """All gates' threads ask as fast as they may; how many calls were put off."""
     end = time.monotonic() + seconds
@@ -100,7 +107,7 @@ def test_calls_go_out_evenly(making: Making) -> None:
     book = making(replace(RULES, concurrent=100))
     began, taken = time.monotonic(), []
     while time.monotonic() < began + 0.5:
-        if book.take(f"p{len(taken)}") is None:
+        if take(book, f"p{len(taken)}") is None:
             taken.append(time.monotonic() - began)
     assert 35 <= len(taken) <= 65
     assert sum(when < 0.1 for when in taken) <= 22
@@ -110,47 +117,47 @@ def test_a_call_counts_until_a_window_after_its_answer(making: Making) -> None:
     book = making(Rules(calls=2, span=0.4, concurrent=8))
     taken = 0
     while taken < 2:
-        taken += book.take(f"p{taken}") is None
+        taken += take(book, f"p{taken}") is None
     time.sleep(0.5)
-    wait = book.take("p2")
+    wait = take(book, "p2")
     assert wait is not None
     assert wait.why == "busy"  # both are still out, and may be counted this very moment
     book.give_back("p0", FINE)
     book.give_back("p1", FINE)
-    wait = book.take("p2")
+    wait = take(book, "p2")
     assert wait is not None
     assert wait.why == "budget"
     assert 0.3 < wait.seconds <= 0.41
     time.sleep(wait.seconds + 0.005)
-    assert book.take("p2") is None
+    assert take(book, "p2") is None
 
 
 def test_no_more_calls_at_the_same_time_than_allowed(making: Making) -> None:
     book = making(Rules(calls=1_000_000, span=1.0, concurrent=3))
     time.sleep(0.01)
-    assert [book.take(name) for name in "abc"] == [None] * 3
-    wait = book.take("d")
+    assert [take(book, name) for name in "abc"] == [None] * 3
+    wait = take(book, "d")
     assert wait is not None
     assert wait.why == "busy"
     book.give_back("b", FINE)
-    assert book.take("d") is None
+    assert take(book, "d") is None
 
 
 def test_a_place_of_a_dead_worker_is_free_after_a_while(valkey: Valkey) -> None:
     book = SharedBook(valkey.server(), "c" * 64, Rules(calls=1_000_000, span=1.0, concurrent=1, lease=0.3))
-    assert book.take("dead") is None
+    assert take(book, "dead") is None
     other = SharedBook(valkey.server(), "c" * 64, Rules(calls=1_000_000, span=1.0, concurrent=1, lease=0.3))
-    assert other.take("a") is not None
+    assert take(other, "a") is not None
     time.sleep(0.31)
-    assert other.take("a") is None
+    assert take(other, "a") is None
 
 
 def test_calls_of_a_dead_worker_count(valkey: Valkey) -> None:
     book = SharedBook(valkey.server(), "c" * 64, Rules(calls=2, span=5.0, concurrent=2, lease=0.1))
-    assert book.take("a") is None
+    assert take(book, "a") is None
     time.sleep(0.2)
     assert book._run("owe", 1) == []
-    wait = book.take("b")
+    wait = take(book, "b")
     assert wait is not None
     assert wait.why == "budget"
     assert wait.seconds > 4
@@ -159,14 +166,14 @@ def test_calls_of_a_dead_worker_count(valkey: Valkey) -> None:
 @pytest.mark.parametrize("why", ["429 with a time", "429 without", "503 with a time"])
 def test_a_pause_is_for_everybody(making: Making, why: str) -> None:
     book = making(RULES)
-    assert book.take("a") is None
+    assert take(book, "a") is None
     said = {
         "429 with a time": Said(fine=True, throttled=True, pause=7.0),
         "429 without": Said(fine=True, throttled=True),
         "503 with a time": Said(fine=False, pause=7.0),
     }[why]
     book.give_back("a", said)
-    wait = book.take("b")
+    wait = take(book, "b")
     assert wait is not None
     assert wait.why == "paused"
     assert wait.seconds == pytest.approx(2.0 if why == "429 without" else 7.0, abs=0.1)
@@ -179,22 +186,22 @@ def test_a_429_without_a_time_makes_longer_pauses_each_time(valkey: Valkey) -> N
     throttled = Said(fine=True, throttled=True)
     pauses = []
     for number in range(7):
-        while (wait := book.take(f"p{number}")) is not None:
+        while (wait := take(book, f"p{number}")) is not None:
             time.sleep(wait.seconds)
-        assert book.take(f"late{number}") is not None or book.give_back(f"late{number}", Said()) is False
+        assert take(book, f"late{number}") is not None or book.give_back(f"late{number}", Said()) is False
         book.give_back(f"p{number}", throttled)
-        wait = book.take("x")
+        wait = take(book, "x")
         assert wait is not None
         pauses.append(round(wait.seconds))
         client.hdel(name, "paused")
     assert pauses == [2, 4, 8, 16, 32, 60, 60]
-    while book.take("good") is not None:
+    while take(book, "good") is not None:
         time.sleep(0.01)
     book.give_back("good", FINE)
-    while book.take("again") is not None:
+    while take(book, "again") is not None:
         time.sleep(0.01)
     book.give_back("again", throttled)
-    wait = book.take("x")
+    wait = take(book, "x")
     assert wait is not None
     assert round(wait.seconds) == 2
 
@@ -203,10 +210,10 @@ def test_many_429_at_once_are_one_strike(making: Making) -> None:
     book = making(Rules(calls=1_000_000, span=1.0, concurrent=8))
     time.sleep(0.01)
     for name in "abcd":
-        assert book.take(name) is None
+        assert take(book, name) is None
     for name in "abcd":
         book.give_back(name, Said(fine=True, throttled=True))
-    wait = book.take("x")
+    wait = take(book, "x")
     assert wait is not None
     assert wait.seconds <= 2.0
 
@@ -215,17 +222,17 @@ def test_the_platform_s_own_count_stops_everybody(making: Making) -> None:
     book = making(Rules(calls=1_000_000, span=60.0, concurrent=8))
     time.sleep(0.01)
     for name in "ab":
-        assert book.take(name) is None
+        assert take(book, name) is None
     book.give_back("a", Said(fine=True, remaining=3, reset=0.4))
     # Three, and one of them may be for the call that is out.
-    assert book.take("c") is None
-    assert book.take("d") is None
-    wait = book.take("e")
+    assert take(book, "c") is None
+    assert take(book, "d") is None
+    wait = take(book, "e")
     assert wait is not None
     assert wait.why == "paused"
     assert 0.2 < wait.seconds <= 0.4
     time.sleep(wait.seconds + 0.01)
-    assert book.take("e") is None
+    assert take(book, "e") is None
 
 
 def test_the_breaker_opens_lets_one_call_through_and_closes(making: Making) -> None:
@@ -233,7 +240,7 @@ def test_the_breaker_opens_lets_one_call_through_and_closes(making: Making) -> N
     time.sleep(0.01)
 
     def call(name: str, said: Said) -> bool:
-        assert book.take(name) is None
+        assert take(book, name) is None
         return book.give_back(name, said)
 
     assert [call(name, said) for name, said in zip("abcde", [FAILED, FAILED, FINE, FAILED, FAILED], strict=True)] == [
@@ -241,28 +248,28 @@ def test_the_breaker_opens_lets_one_call_through_and_closes(making: Making) -> N
     ] * 5
     for pause in (0.2, 0.4, 0.4):
         assert call("f", FAILED)
-        wait = book.take("g")
+        wait = take(book, "g")
         assert wait is not None
         assert wait.why == "open"
         assert wait.seconds == pytest.approx(pause, abs=0.05)
         time.sleep(wait.seconds + 0.01)
-    assert book.take("probe") is None
-    wait = book.take("g")
+    assert take(book, "probe") is None
+    wait = take(book, "g")
     assert wait is not None
     assert wait.why == "open"  # one at a time
     assert not book.give_back("probe", FINE)
-    assert [book.take(name) for name in "hi"] == [None] * 2
+    assert [take(book, name) for name in "hi"] == [None] * 2
     assert not book.give_back("h", FAILED)
 
 
 def test_a_probe_that_tells_nothing_lets_another_one_go(making: Making) -> None:
     book = making(Rules(calls=1_000_000, span=1.0, concurrent=8, failures=1, first_pause=0.1))
-    assert book.take("a") is None
+    assert take(book, "a") is None
     assert book.give_back("a", FAILED)
     time.sleep(0.11)
-    assert book.take("b") is None
+    assert take(book, "b") is None
     assert book.give_back("b", Said())
-    assert book.take("c") is None
+    assert take(book, "c") is None
     assert not book.give_back("c", FINE)
 
 
@@ -270,10 +277,10 @@ def test_failures_that_come_late_do_not_prolong_the_pause(making: Making) -> Non
     book = making(Rules(calls=1_000_000, span=1.0, concurrent=8, failures=1, first_pause=0.3))
     time.sleep(0.01)
     for name in "abc":
-        assert book.take(name) is None
+        assert take(book, name) is None
     for name in "abc":
         assert book.give_back(name, FAILED)
-    wait = book.take("x")
+    wait = take(book, "x")
     assert wait is not None
     assert wait.seconds <= 0.3
 
@@ -352,3 +359,47 @@ def test_a_redis_that_dies_and_comes_back_breaks_neither_calls_nor_the_limit(val
         timer.join()
     assert platform.most_in(rules.span) <= rules.calls
     assert len(platform.arrived) > 150
+
+
+def test_places_that_are_asked_for_together_are_given_as_far_as_they_go(making: Making) -> None:
+    book = making(Rules(calls=10_000, span=1.0, concurrent=3))
+    assert take(book, "first") is None
+    book.give_back("first", Said(fine=True))
+    time.sleep(0.05)
+    assert book.take(["a", "b", "c", "d"]) == (3, Wait(0.0, "busy"))
+    book.give_back("b", Said(fine=True))
+    assert book.take(["d"]) == (1, None)
+    for place in "acd":
+        book.give_back(place, Said(fine=True))
+    assert book.take(["e", "f"]) == (2, None)
+
+
+def test_of_those_that_ask_together_after_a_break_one_goes_first(making: Making) -> None:
+    book = making(Rules(calls=1000, span=10.0, concurrent=10, failures=1, first_pause=0.05))
+    assert take(book, "a") is None
+    assert book.give_back("a", Said(fine=False))
+    time.sleep(0.1)
+    granted, wait = book.take(["b", "c"])
+    assert granted == 1
+    assert wait is not None
+    assert wait.why == "open"
+
+
+def test_who_gave_up_waiting_leaves_no_place_taken() -> None:
+    gate = Gate("s", Rules(calls=40, span=1.0, concurrent=2))
+    platform = Platform(seconds=0.3)
+    refused = []
+
+    def ask(patience: float) -> None:
+        try:
+            gate.send(platform, ASK, patience=patience, begun=False)
+        except SourceUnavailable:
+            refused.append(patience)
+
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(ask, [0.05, 5.0] * 6))
+    assert len(platform.arrived) + len(refused) == 12
+    assert set(refused) <= {0.05}
+    began = time.monotonic()
+    gate.send(platform, ASK, patience=1.0, begun=False)
+    assert time.monotonic() - began < 0.7, "all places are free again"
