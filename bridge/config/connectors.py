@@ -15,7 +15,8 @@ from jsonschema.exceptions import SchemaError
 from bridge.config.documents import Document, Steps, read_document
 from bridge.config.schema import common_keys
 from bridge.config.validation import problems_of
-from bridge.core.contracts import Simulator, Source, Target
+from bridge.core.authentication import preset_schema, presets
+from bridge.core.contracts import Simulator, Source, Target, TargetSimulator
 from bridge.core.errors import ConfigurationError, Problem
 from bridge.core.manifest import SourceConnector, TargetConnector, source_manifest, target_manifest
 
@@ -34,8 +35,10 @@ def source_connector(folder: Path, code: Source, simulator: Simulator) -> Source
     )
 
 
-def target_connector(folder: Path, code: Target | None) -> TargetConnector:
-    """A target from its folder and, where it has one, its module. Raises ConfigurationError as above."""
+def target_connector(
+    folder: Path, code: Target | None = None, simulator: TargetSimulator | None = None
+) -> TargetConnector:
+    """A target from its folder and, where it has them, its modules. Raises ConfigurationError as above."""
     document = read_manifest(folder)
     return TargetConnector(
         name=document["name"],
@@ -44,6 +47,7 @@ def target_connector(folder: Path, code: Target | None) -> TargetConnector:
         folder=folder,
         manifest=target_manifest(document["target"]),
         code=code,
+        simulator=simulator,
     )
 
 
@@ -51,9 +55,11 @@ def read_manifest(folder: Path) -> Mapping[str, Any]:
     """`manifest.yaml` of a folder, checked against the schema and against the folder's name."""
     document, problems = read_document(folder / "manifest.yaml")
     if document is not None:
-        problems += problems_of(_manifest_schema(), document.value, document)
+        problems += problems_of(manifest_schema(), document.value, document)
     if document is not None and not problems and document.value["name"] != folder.name:
         problems.append(document.problem(("name",), f"expected the folder's name, {folder.name}"))
+    if document is not None and not problems:
+        problems += auth_problems(document)
     if document is None or problems:
         raise ConfigurationError(problems)
     checked: Mapping[str, Any] = document.value
@@ -71,10 +77,22 @@ def manifest_problems(folder: Path) -> list[Problem]:
     except ConfigurationError as error:
         return list(error.problems)
     document, _ = read_document(folder / "manifest.yaml")
-    return list(_inner_problems(document, value)) if document is not None else []
+    return list(inner_problems(document, value)) if document is not None else []
 
 
-def _inner_problems(document: Document, value: Mapping[str, Any]) -> Iterator[Problem]:
+def auth_problems(document: Document) -> Iterator[Problem]:
+    """A kind of authentication that is offered twice, and settings that a kind does not have."""
+    seen: set[str] = set()
+    for position, preset in enumerate(presets(document.value.get("target", {}).get("auth", ()))):
+        at: Steps = ("target", "auth", position)
+        yield from problems_of(preset_schema(preset["kind"]), preset, document, at=at)
+        if preset["kind"] in seen:
+            yield document.problem(at, "this kind is offered twice")
+        seen.add(preset["kind"])
+
+
+def inner_problems(document: Document, value: Mapping[str, Any]) -> Iterator[Problem]:
+    """What is wrong with the schemas inside a manifest, which is valid itself."""
     for side in ("source", "target"):
         part = value.get(side, {})
         for key in part.get("options", {}):
@@ -107,7 +125,8 @@ def _schema_problems(document: Document, steps: Steps, schema: Mapping[str, Any]
 
 
 @cache
-def _manifest_schema() -> Mapping[str, Any]:
+def manifest_schema() -> Mapping[str, Any]:
+    """The schema of `manifest.yaml`."""
     schema: Mapping[str, Any] = json.loads(
         resources.files("bridge.core").joinpath("manifest.schema.json").read_text("utf-8")
     )

@@ -6,7 +6,7 @@ import copy
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from jsonschema import Draft202012Validator, FormatChecker
@@ -71,7 +71,7 @@ def problems_of(
 
 def with_defaults(schema: Mapping[str, Any], value: Any) -> Any:
     """A copy of a value in which missing keys have their schema's `default`, at every depth that is there."""
-    properties = schema.get("properties")
+    properties = _chosen(schema, value).get("properties")
     if not isinstance(value, dict) or not isinstance(properties, Mapping):
         return value
     filled = {
@@ -83,6 +83,15 @@ def with_defaults(schema: Mapping[str, Any], value: Any) -> Any:
         key: with_defaults(properties[key], entry) if isinstance(properties.get(key), Mapping) else entry
         for key, entry in {**value, **filled}.items()
     }
+
+
+def _chosen(schema: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
+    """Of several shapes that are told apart by a constant, `kind: basic`, the one that the value names."""
+    for branch in schema.get("oneOf", ()) if isinstance(value, dict) else ():
+        marks = {key: entry["const"] for key, entry in branch.get("properties", {}).items() if "const" in entry}
+        if marks and all(value.get(key) == mark for key, mark in marks.items()):
+            return cast(Mapping[str, Any], branch)
+    return schema
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -133,8 +142,15 @@ def _nearest_branch(
     if any(all(ignore(inner) for inner in inners) for inners in branches.values()):
         return
     shaped = [inners for inners in branches.values() if not any(_other_kind(inner, error) for inner in inners)]
+    marks = [[inner for inner in inners if inner.validator == "const"] for inners in shaped]
+    if shaped and all(marks):  # it calls itself what none of them is called
+        place = (*at, *marks[0][0].absolute_path)
+        names: list[Any] = [found.validator_value for branch in marks for found in branch]
+        yield place, document.problem(place, f"expected one of {_listed(names)}", _about(error.schema))
+        return
     if shaped:
-        for inner in min(shaped, key=len):
+        named = [inners for inners, found in zip(shaped, marks, strict=True) if not found]
+        for inner in min(named, key=len):
             yield from _explained(inner, document, at, ignore)
         return
     steps = (*at, *error.absolute_path)

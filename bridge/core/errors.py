@@ -8,6 +8,7 @@
     │   └── SourceRefused     the same, and somebody should look: the platform refuses our credentials
     ├── MappingError          this message becomes a dead letter; the event's other mappings go on
     ├── TargetError           this message becomes a dead letter: it cannot be made into a request
+    ├── CredentialsRefused    this message waits, and somebody should look: the target refuses our credentials
     ├── DestinationForbidden  the guard will not open this connection; the message becomes a dead letter
     └── StorageUnavailable    the sender gets 503 and `Retry-After`: nothing was promised
 
@@ -91,6 +92,14 @@ class MappingError(BridgeError):
 
 class TargetError(BridgeError):
     """A message cannot be made into a request for its target."""
+
+
+class CredentialsRefused(BridgeError):
+    """No access token is to be had for a target with these credentials; `reason` names what to check."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
 
 
 class DestinationForbidden(BridgeError):

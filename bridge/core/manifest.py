@@ -12,7 +12,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from bridge.core.contracts import Simulator, Source, Target
+from bridge.core.authentication import auth_schema
+from bridge.core.contracts import Simulator, Source, Target, TargetSimulator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,21 +80,70 @@ class SourceManifest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One request of an operation that takes several. It is left out unless `when` (an expression) is true.
+
+    `keep` are expressions over `answer` (status, headers, body), found later as `steps.<name>.<key>`.
+    """
+
+    name: str
+    request: Mapping[str, Any]
+    when: str | None = None
+    harmless: bool = False
+    answers: tuple[Mapping[str, Any], ...] = ()
+    keep: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Several messages in one request: up to `most`, collected for `window`, none twice with the same `unique`.
+
+    `item` is rendered per message and found as `items` in `request`. `results` are dotted paths of lists in the answer;
+    a result belongs to the item at its place, or, with `match_item` and `match_result`, to that with the same key.
+    Each is judged by `item_answers`; an item without one is judged `missing`. Without a `request` it is left to code.
+    """
+
+    most: int
+    window: timedelta
+    unique: str | None = None
+    item: Any = None
+    request: Mapping[str, Any] | None = None
+    results: tuple[str, ...] = ()
+    match_item: str | None = None
+    match_result: str | None = None
+    item_answers: tuple[Mapping[str, Any], ...] = ()
+    missing: str = "retry"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """Something a target can do. `params` is the JSON Schema of a mapping's `with`; `request` the declared request."""
+    """Something a target can do. `params` is the JSON Schema of a mapping's `with`; `request` the declared request, or
+    `steps` several of them.
+    """
 
     name: str
     about: str
     params: Mapping[str, Any]
     idempotent: bool
     request: Mapping[str, Any] | None = None
+    steps: tuple[Step, ...] = ()
+    batch: Batch | None = None
     answers: tuple[Mapping[str, Any], ...] = ()
     destructive: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """At most so many requests in so many seconds, by all workers together."""
+
+    calls: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TargetManifest:
-    """`answers` are the rules asked before the generic ones, first match wins; `concurrency` is lanes at a time.
+    """`answers` are the rules asked before the generic ones, first match wins; `concurrency` is lanes at a time, `rate`
+    how many requests in how many seconds.
 
     With `whole_event` the event itself goes out, whatever a mapping's `with` says.
     """
@@ -102,6 +152,7 @@ class TargetManifest:
     operations: Mapping[str, Operation]
     answers: tuple[Mapping[str, Any], ...] = ()
     concurrency: int = 4
+    rate: Rate | None = None
     whole_event: bool = False
 
 
@@ -128,6 +179,7 @@ class TargetConnector:
     folder: Path
     manifest: TargetManifest
     code: Target | None
+    simulator: TargetSimulator | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +227,7 @@ def _call(entry: Mapping[str, Any]) -> EnrichingCall:
 def target_manifest(document: Mapping[str, Any]) -> TargetManifest:
     """The typed values of a manifest's `target`, which must be valid against `manifest.schema.json`."""
     return TargetManifest(
-        options=_schema(document.get("options", {}), required=document.get("required", [])),
+        options=_target_options(document),
         operations={
             name: Operation(
                 name=name,
@@ -183,6 +235,8 @@ def target_manifest(document: Mapping[str, Any]) -> TargetManifest:
                 params=entry["params"],
                 idempotent=entry["idempotent"],
                 request=entry.get("request"),
+                steps=tuple(_step(step) for step in entry.get("steps", ())),
+                batch=_batch(entry["batch"]) if "batch" in entry else None,
                 answers=tuple(entry.get("answers", ())),
                 destructive=entry.get("destructive", False),
             )
@@ -190,7 +244,45 @@ def target_manifest(document: Mapping[str, Any]) -> TargetManifest:
         },
         answers=tuple(document.get("answers", ())),
         concurrency=document.get("concurrency", 4),
+        rate=Rate(**document["rate"]) if "rate" in document else None,
         whole_event=document.get("whole_event", False),
+    )
+
+
+def _target_options(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options with `auth` among them, where the manifest names the kinds that the target takes."""
+    options, required = document.get("options", {}), document.get("required", [])
+    if "auth" not in document:
+        return _schema(options, required=required)
+    if document.get("auth_required", False):
+        required = [*required, "auth"]
+    return _schema({**options, "auth": auth_schema(document["auth"])}, required=required)
+
+
+def _step(entry: Mapping[str, Any]) -> Step:
+    return Step(
+        name=entry["name"],
+        request=entry["request"],
+        when=entry.get("when"),
+        harmless=entry.get("harmless", entry["request"]["method"] == "GET"),
+        answers=tuple(entry.get("answers", ())),
+        keep=entry.get("keep", {}),
+    )
+
+
+def _batch(entry: Mapping[str, Any]) -> Batch:
+    match = entry.get("match", {})
+    return Batch(
+        most=entry["most"],
+        window=timedelta(milliseconds=entry.get("window_ms", 200)),
+        unique=entry.get("unique"),
+        item=entry.get("item"),
+        request=entry.get("request"),
+        results=tuple(entry.get("results", ())),
+        match_item=match.get("item"),
+        match_result=match.get("result"),
+        item_answers=tuple(entry.get("item_answers", ())),
+        missing=entry.get("missing", "retry"),
     )
 
 
