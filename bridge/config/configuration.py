@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.config.documents import Document, Steps, read_document
+from bridge.config.network import network_problems, transport_of
 from bridge.config.references import Resolved, resolve
 from bridge.config.schema import bridge_schema, source_schema, target_schema
 from bridge.config.soundness import doubts, unsound
@@ -27,7 +28,8 @@ from bridge.config.values import (
 )
 from bridge.core.contracts import Settings
 from bridge.core.errors import ConfigurationError, Problem
-from bridge.core.manifest import SourceConnector, TargetConnector
+from bridge.core.manifest import Rate, SourceConnector, TargetConnector
+from bridge.flow.network import Transport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,11 +82,12 @@ def read_configuration(
     problems += [problem for problem in shape if problem.where not in told]
     if not problems:
         problems += unsound(document, resolved.value, sources)
+        problems += network_problems(document, resolved.value, folder, sources, targets)
     ordered = tuple(sorted(dict.fromkeys(problems), key=lambda problem: (problem.line or 0, problem.where)))
     if ordered:
         return Reading(configuration=None, problems=ordered, document=document)
     configuration = _configuration(path.absolute(), with_defaults(bridge_schema(), resolved.value), sources, targets)
-    warnings = tuple(doubts(document, resolved, configuration, sources, targets))
+    warnings = tuple(doubts(document, resolved, sources, targets))
     return Reading(configuration=configuration, problems=(), warnings=warnings, document=document)
 
 
@@ -125,10 +128,13 @@ def _configuration(
     return Configuration(
         file=file,
         sources={
-            name: _source(name, entry, sources[entry["connector"]]) for name, entry in document["sources"].items()
+            name: _source(name, entry, sources[entry["connector"]], transport_of(entry, network, folder))
+            for name, entry in document["sources"].items()
         },
         targets={
-            name: _target(name, entry, targets[entry["connector"]], document["retry"])
+            name: _target(
+                name, entry, targets[entry["connector"]], document["retry"], transport_of(entry, network, folder)
+            )
             for name, entry in document["targets"].items()
         },
         storage=StorageConfig(
@@ -149,7 +155,7 @@ def _configuration(
     )
 
 
-def _source(name: str, entry: Mapping[str, Any], connector: SourceConnector) -> SourceConfig:
+def _source(name: str, entry: Mapping[str, Any], connector: SourceConnector, transport: Transport) -> SourceConfig:
     manifest = connector.manifest
     seconds = entry.get("enrich_deadline_seconds", manifest.deadline.total_seconds())
     api = with_defaults(manifest.api, entry["api"]) if manifest.api is not None and "api" in entry else None
@@ -163,11 +169,16 @@ def _source(name: str, entry: Mapping[str, Any], connector: SourceConnector) -> 
         enrich=entry.get("enrich", "all"),
         budget=replace(manifest.budget, **entry.get("budget", {})),
         reconcile_every=timedelta(hours=hours) if (hours := entry.get("reconcile_every_hours", 6)) else None,
+        transport=transport,
     )
 
 
 def _target(
-    name: str, entry: Mapping[str, Any], connector: TargetConnector, general: Mapping[str, Any]
+    name: str,
+    entry: Mapping[str, Any],
+    connector: TargetConnector,
+    general: Mapping[str, Any],
+    transport: Transport,
 ) -> TargetConfig:
     return TargetConfig(
         name=name,
@@ -175,8 +186,16 @@ def _target(
         settings=Settings(name=name, options=_options(entry, connector.manifest.options)),
         enabled=entry.get("enabled", True),
         concurrency=entry.get("concurrency", connector.manifest.concurrency),
+        rate=_rate(entry, connector.manifest.rate),
         retry=_retry({**general, **entry.get("retry", {})}),
+        transport=transport,
     )
+
+
+def _rate(entry: Mapping[str, Any], usual: Rate | None) -> Rate | None:
+    if "rate" not in entry:
+        return usual
+    return None if entry["rate"] is None else Rate(**entry["rate"])
 
 
 def _options(entry: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,6 +222,8 @@ def _web(document: Mapping[str, Any]) -> WebConfig:
         max_body_bytes=document["max_body_bytes"],
         console=document["console"],
         public_url=public_url.rstrip("/") if public_url else None,
+        streams=document["streams"],
+        stream_minutes=document["stream_minutes"],
     )
 
 

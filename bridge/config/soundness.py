@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from bridge.config.documents import Document, Steps
+from bridge.config.network import policy_of, refused
 from bridge.config.references import Resolved
 from bridge.config.schema import secret_names
 from bridge.config.validation import with_defaults
-from bridge.config.values import Configuration
 from bridge.core.errors import Problem
 from bridge.core.manifest import SourceConnector, TargetConnector
 
@@ -65,7 +64,6 @@ def _unproven(document: Document, name: str, entry: Mapping[str, Any], connector
 def doubts(
     document: Document,
     resolved: Resolved,
-    configuration: Configuration,
     sources: Mapping[str, SourceConnector],
     targets: Mapping[str, TargetConnector],
 ) -> list[Problem]:
@@ -77,10 +75,13 @@ def doubts(
             found.append(document.problem(steps, "a secret is written out in this file", hint))
         if text != text.strip():
             found.append(document.problem(steps, "a secret begins or ends with a blank"))
+    policy = policy_of(resolved.value.get("network", {}))
     for steps, text in _texts(resolved.value):
-        if steps[0] in ("sources", "targets") and _is_local(text) and not _allowed(text, configuration):
-            hint = "add the host to network.allow_hosts"
-            found.append(document.problem(steps, "calls to this address will be refused: it is not a public one", hint))
+        if steps[0] in ("sources", "targets") and text.startswith(("http://", "https://")):
+            refusal = refused(text, policy)
+            if refusal is not None:
+                message = f"if this is an address to call, calls will be refused: it {refusal.reason}"
+                found.append(document.problem(steps, message, refusal.hint))
     return found
 
 
@@ -97,9 +98,20 @@ def _secret_places(
             yield from _marked(("sources", name, "api"), entry.get("api", {}), manifest.api)
     for name, entry in value.get("targets", {}).items():
         yield from _marked(("targets", name), entry, targets[entry["connector"]].manifest.options)
+    proxies = [((*steps, "proxy"), entry.get("proxy")) for steps, entry in _with_roads(value)]
+    for steps, proxy in proxies:
+        if proxy and proxy.get("password"):
+            yield (*steps, "password"), proxy["password"]
     for key, url in value.get("storage", {}).items():
         if "://" in url and urlsplit(url).password:
             yield ("storage", key), url
+
+
+def _with_roads(value: Mapping[str, Any]) -> Iterator[tuple[Steps, Mapping[str, Any]]]:
+    yield ("network",), value.get("network", {})
+    for section in ("sources", "targets"):
+        for name, entry in value.get(section, {}).items():
+            yield (section, name), entry
 
 
 def _marked(steps: Steps, entry: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[tuple[Steps, str]]:
@@ -136,28 +148,3 @@ def _readable(url: str) -> bool:
     except ValueError:
         return False
     return port is None or port > 0
-
-
-def _is_local(text: str) -> bool:
-    """Whether a text is an http(s) URL whose host is plainly no public one. Names are looked up only when called."""
-    if not text.startswith(("http://", "https://")) or not _readable(text):
-        return False
-    host = urlsplit(text).hostname or ""
-    try:
-        return not ipaddress.ip_address(host).is_global
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
-def _allowed(url: str, configuration: Configuration) -> bool:
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    shown = f"[{host}]" if ":" in host else host
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    network = configuration.network
-    if {host, shown, f"{shown}:{port}"} & set(network.allow_hosts):
-        return True
-    if not network.allow_private or host.endswith("localhost"):
-        return False
-    address = ipaddress.ip_address(host)
-    return not (address.is_loopback or address.is_link_local or address.is_unspecified)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from bridge.core.contracts import Settings
-from bridge.core.manifest import Budget
+from bridge.core.manifest import Budget, Rate
+from bridge.flow.network import Transport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class SourceConfig:
     enrich: Literal["all", "needed"]
     budget: Budget
     reconcile_every: timedelta | None
+    transport: Transport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,14 +41,18 @@ class RetryConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetConfig:
-    """One entry of `targets`. `concurrency` is deliveries at a time; `retry` is the target's own or the general one."""
+    """One entry of `targets`. `concurrency` is deliveries at a time, `rate` how many requests all workers may send;
+    `retry` is the target's own or the general one.
+    """
 
     name: str
     connector: str
     settings: Settings
     enabled: bool
     concurrency: int
+    rate: Rate | None
     retry: RetryConfig
+    transport: Transport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +73,8 @@ class WebConfig:
     max_body_bytes: int
     console: Literal["local", "on", "off"]
     public_url: str | None
+    streams: int
+    stream_minutes: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +87,10 @@ class WorkersConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkConfig:
-    """`allow_hosts` are lower-case `host` or `host:port` (IPv6 in brackets) that may have any address at all."""
+    """`allow_hosts` are lower-case `host` or `host:port` (IPv6 in brackets) that may have any address at all.
+
+    The roads that `network` names are in each source and target.
+    """
 
     allow_hosts: tuple[str, ...]
     allow_private: bool

@@ -10,6 +10,7 @@ import io
 import socket
 import ssl
 import time
+from base64 import b64encode
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException, HTTPResponse
@@ -28,6 +29,8 @@ from bridge.outbound.guard import NetworkPolicy, Resolve, checked_addresses
 IDLE_SECONDS: Final = 1.5
 """An idle connection is not used again after this: gunicorn drops its own after 2 s, Node and Apache after 5 s, and a
 request that meets the dropping cannot be told from one that was acted on."""
+
+_BLOCK: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +52,22 @@ class GuardedAdapter(HTTPAdapter):
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: Any) -> None:
         super().init_poolmanager(connections, maxsize, block, ssl_context=self._trust, **pool_kwargs)
-        self.poolmanager.pool_classes_by_scheme = _pool_classes(self._door)
+        self._classes = _pool_classes(self._door)
+        self.poolmanager.pool_classes_by_scheme = self._classes
+
+    def proxy_manager_for(self, proxy: Any, **proxy_kwargs: Any) -> Any:
+        """Connections to a proxy go through the door as well; the proxy opens those behind it by its own rules."""
+        manager = super().proxy_manager_for(proxy, ssl_context=self._trust, **proxy_kwargs)
+        # Set on every call: whoever finds a manager that another thread has just made must not use it without.
+        manager.pool_classes_by_scheme = self._classes
+        return manager
+
+    def proxy_headers(self, proxy: Any) -> dict[str, str]:
+        known = self._door.policy.transport.proxy
+        if known is None or known.username is None:
+            return {}
+        pair = f"{known.username}:{known.password or ''}".encode()
+        return {"Proxy-Authorization": f"Basic {b64encode(pair).decode()}"}
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
         """Nothing: the context verifies. The inherited method reads the whole bundle anew for every connection."""
@@ -83,22 +101,49 @@ class _Guarded(HTTPConnection):
     def is_connected(self) -> bool:
         return time.monotonic() - self._used < IDLE_SECONDS and super().is_connected
 
+    def connect(self) -> None:
+        self._begin()
+        super().connect()
+
     def request(self, *args: Any, **kwargs: Any) -> None:
         self._sent = False
-        self._until = time.monotonic() + self.door.total
+        self._begin()
         super().request(*args, **kwargs)
         self._sent = True
 
+    def send(self, data: Any) -> None:
+        """Bytes, block by block, so that a server that hardly reads cannot hold us longer than the total time."""
+        if self.sock is None or not isinstance(data, bytes):
+            super().send(data)
+            return
+        pause = Timeout.resolve_default_timeout(self.timeout) or self.door.total
+        view = memoryview(data)
+        for start in range(0, len(view), _BLOCK):
+            left = self._until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            self.sock.settimeout(min(left, pause))
+            super().send(view[start : start + _BLOCK])
+
     def getresponse(self) -> Any:
-        # http.client asks for a class but only ever calls it.
-        vars(self)["response_class"] = partial(_bounded_response, until=self._until)
         try:
             response = super().getresponse()
         except (OSError, HTTPException, HTTPError) as error:
+            if _is_about_our_certificate(error):
+                raise NotSent("TLS: the server wants another client certificate") from None
             silence = AnswerLost if self._sent else NotSent
             raise silence(_words(error)) from None
+        if response.status < 200:
+            # The final answer would come next and be taken for that of the next request on this connection.
+            raise AnswerLost(f"HTTP {response.status}, which is no final answer")
         self._used = time.monotonic()
         return response
+
+    def _begin(self) -> None:
+        """The time starts; what is read from now on, a proxy's answer to CONNECT too, has to end in it."""
+        self._until = time.monotonic() + self.door.total
+        # http.client asks for a class but only ever calls it.
+        vars(self)["response_class"] = partial(_bounded_response, until=self._until)
 
 
 class _GuardedTls(_Guarded, HTTPSConnection):
@@ -153,6 +198,12 @@ def _pool_classes(door: Door) -> dict[str, type[HTTPConnectionPool | HTTPSConnec
 
     Plain.door = Tls.door = door
     return {"http": PlainPool, "https": TlsPool}
+
+
+def _is_about_our_certificate(error: Exception) -> bool:
+    """TLS 1.3 says so only after the request, which the server has then not read."""
+    reason = str(error.reason) if isinstance(error, ssl.SSLError) else ""
+    return "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason)
 
 
 def _words(error: Exception) -> str:

@@ -8,10 +8,11 @@ import ssl
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from http.client import HTTPException
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final, Protocol
+from urllib.parse import urlsplit
 
 import requests
 from requests.exceptions import RequestException
@@ -23,8 +24,9 @@ from urllib3.response import BaseHTTPResponse
 from bridge.core.contracts import Answer, Request
 from bridge.core.errors import TargetError
 from bridge.flow.judge import AnswerLost, NotSent
+from bridge.flow.network import NetworkPolicy, Transport, check_destination, check_url
 from bridge.outbound.adapter import Door, GuardedAdapter
-from bridge.outbound.guard import NetworkPolicy, Resolve, check_url, system_resolve
+from bridge.outbound.guard import Resolve, system_resolve
 
 # urllib3 writes URLs into its log, also on level WARNING, and the URL of a hook is a secret.
 logging.getLogger("urllib3").setLevel(logging.CRITICAL)
@@ -37,12 +39,16 @@ def _version() -> str:
         return "0"
 
 
-USER_AGENT: Final = f"campusbridge/{_version()}"
+USER_AGENT: Final = f"CampusBridge/{_version()}"
 _BLOCK: Final = 64 * 1024
+_TUNNEL: Final = re.compile(r"Tunnel connection failed: ([0-9]{3})\b")
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 # Framing and routing belong to the transport: a mapping that could set them could smuggle a second request.
-_OURS: Final = frozenset({"host", "content-length", "transfer-encoding", "connection", "te", "trailer", "upgrade"})
+_OURS: Final = frozenset(
+    {"host", "content-length", "transfer-encoding", "connection", "te", "trailer", "upgrade"}
+    | {"expect", "keep-alive", "proxy-authorization", "proxy-connection"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +83,9 @@ class GuardedSession:
     """One destination's connections, kept alive between requests. The policy is applied to every new connection.
 
     It speaks to the transport adapter itself and not to a `requests.Session`, whose redirects, cookies, `.netrc` and
-    proxy variables are all unwanted here and cost a third of the time of a small request.
+    proxy variables are all unwanted here and cost a third of the time of a small request. The policy's `transport` says
+    which proxy, authorities and certificate to use; its files are read once, here: OSError (ssl.SSLError) when they
+    cannot be.
 
     `send` may be called from many threads at once: nothing in here changes after it is made but urllib3's pool, which
     has its own lock. `close` is for the end. Do not hand it on to a forked child.
@@ -89,12 +97,14 @@ class GuardedSession:
         limits: Limits = TARGET_LIMITS,
         *,
         resolve: Resolve = system_resolve,
-        ca_bundle: str | None = None,
         connections: int = 16,
     ) -> None:
         self._limits = limits
+        self._wire_url = lru_cache(maxsize=256)(partial(_wire_url, policy))
+        proxy = policy.transport.proxy
+        self._proxies = {} if proxy is None else {"http": proxy.url, "https": proxy.url}
         door = Door(policy=policy, resolve=resolve, total=limits.total)
-        self._adapter = GuardedAdapter(door, connections, _trust(ca_bundle))
+        self._adapter = GuardedAdapter(door, connections, tls_context(policy.transport))
 
     def send(self, request: Request) -> Answer:
         """One request, one answer of any status.
@@ -102,12 +112,16 @@ class GuardedSession:
         Raises NotSent or AnswerLost (AnswerTooLong), DestinationForbidden, and TargetError for a URL or header that
         HTTP cannot carry.
         """
-        prepared = _prepared(request)
+        prepared = _prepared(request, self._wire_url(request.url))
+        timeout = (self._limits.connect, self._limits.read)
         try:
-            response = self._adapter.send(prepared, stream=True, timeout=(self._limits.connect, self._limits.read))
+            response = self._adapter.send(prepared, stream=True, timeout=timeout, proxies=self._proxies)
         except (RequestException, HTTPError, OSError) as error:
             # Whatever fails after the last byte was sent is AnswerLost already (see adapter.py).
             raise NotSent(_words(error)) from None
+        if response.status_code == 407 and self._proxies:
+            response.close()
+            raise NotSent("the proxy wants a login: check the username and password of the proxy")
         try:
             body, whole = _read(response.raw, self._limits)
         except (HTTPError, HTTPException, OSError, zlib.error) as error:
@@ -131,21 +145,27 @@ class GuardedSession:
 
 
 @cache
-def _trust(ca_bundle: str | None) -> ssl.SSLContext:
-    """Whom to believe: the system's authorities, where a campus puts its own, and Mozilla's; or one bundle alone."""
-    if ca_bundle is not None:
-        return ssl.create_default_context(cafile=ca_bundle)
-    context = ssl.create_default_context()
-    context.load_verify_locations(cafile=DEFAULT_CA_BUNDLE_PATH)
+def tls_context(transport: Transport) -> ssl.SSLContext:
+    """Whom to believe: the system's authorities, where a campus puts its own, and Mozilla's; or one bundle alone.
+
+    Certificates and names are always checked. Raises OSError (ssl.SSLError) for files that cannot be used; a key with
+    a password is one of them.
+    """
+    bundle = transport.ca_bundle
+    context = ssl.create_default_context(cafile=bundle)
+    if bundle is None:
+        context.load_verify_locations(cafile=DEFAULT_CA_BUNDLE_PATH)
+    if transport.certificate is not None:
+        context.load_cert_chain(transport.certificate, transport.key, password=bytes)
     return context
 
 
-def _prepared(request: Request) -> requests.PreparedRequest:
+def _prepared(request: Request, url: str) -> requests.PreparedRequest:
     if not _NAME.fullmatch(request.method):
         raise TargetError("the method must be an HTTP token")
     prepared = requests.PreparedRequest()
     prepared.method = request.method
-    prepared.url = _wire_url(request.url)
+    prepared.url = url
     prepared.headers = _headers(request.headers)
     prepared.body = request.body or None
     if request.body or request.method not in ("GET", "HEAD", "DELETE", "OPTIONS"):
@@ -153,16 +173,25 @@ def _prepared(request: Request) -> requests.PreparedRequest:
     return prepared
 
 
-@lru_cache(maxsize=1024)
-def _wire_url(url: str) -> str:
-    """A URL as it goes out: checked, the host in IDNA, unsafe characters percent-encoded."""
-    check_url(url)
+def _wire_url(policy: NetworkPolicy, url: str) -> str:
+    """A URL as it goes out: checked, the host as it was judged, unsafe characters percent-encoded."""
+    host, _ = check_destination(url, policy)
+    parts = urlsplit(url)
+    # A name's final dot keeps search lists out; an address has none.
+    dot = "." if (parts.hostname or "").endswith(".") and not host[-1].isdigit() else ""
+    authority = f"[{host}]" if ":" in host else host + dot
+    if parts.port is not None:
+        authority += f":{parts.port}"
+    scheme, slashes, rest = url.partition("//")
     prepared = requests.PreparedRequest()
     try:
-        prepared.prepare_url(url, None)
+        prepared.prepare_url(scheme + slashes + authority + rest[len(parts.netloc) :], None)
     except RequestException:
         raise TargetError("the URL cannot be sent over HTTP") from None
-    return str(prepared.url)
+    wire = str(prepared.url)
+    if check_url(wire)[0] != host:
+        raise TargetError("the URL's host means different things to different readers")
+    return wire
 
 
 def _headers(given: Mapping[str, str]) -> CaseInsensitiveDict[str]:
@@ -207,5 +236,7 @@ def _words(error: BaseException) -> str:
             return f"TLS: {cause.verify_message}"
         if isinstance(cause, ssl.SSLError):
             return "TLS: the handshake failed"
+        if refused := _TUNNEL.match(str(cause)):
+            return f"the proxy answered {refused[1]} and made no connection"
         cause = cause.__context__
     return f"the request could not be sent ({type(error).__name__})"

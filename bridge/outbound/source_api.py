@@ -91,6 +91,8 @@ def platform_of(
     resolve: Resolve = system_resolve,
 ) -> Platform:
     """A source's platform behind its own guarded session; token fetches go through it too, and through the gate."""
+    # Addresses that a platform hands out may be anybody's: they do not learn who we are.
+    unknown = replace(policy, transport=replace(policy.transport, certificate=None, key=None))
     return Platform(
         settings=settings,
         access=access,
@@ -98,7 +100,7 @@ def platform_of(
         tokens=tokens,
         kept=kept,
         gate=gate,
-        downloads=GuardedSession(policy, replace(limits, body=max(limits.body, DOWNLOAD_BYTES)), resolve=resolve),
+        downloads=GuardedSession(unknown, replace(limits, body=max(limits.body, DOWNLOAD_BYTES)), resolve=resolve),
     )
 
 

@@ -11,7 +11,8 @@ from werkzeug.wrappers import Response
 from bridge.core.contracts import Request
 from bridge.core.errors import DestinationForbidden
 from bridge.flow.judge import NotSent
-from bridge.outbound.guard import NetworkPolicy, check_url, checked_addresses
+from bridge.flow.network import check_destination
+from bridge.outbound.guard import NetworkPolicy, check_url, checked_addresses, system_resolve
 from bridge.outbound.session import GuardedSession
 
 STRICT = NetworkPolicy()
@@ -196,3 +197,32 @@ def test_the_next_address_is_tried_when_the_first_does_not_answer() -> None:
         policy = NetworkPolicy(allow_hosts=frozenset({"two.example"}))
         session = GuardedSession(policy, resolve=lambda host, port: ["127.0.0.9", "127.0.0.1"])
         assert session.send(Request(method="GET", url=f"http://two.example:{server.port}/")).body == b"here"
+
+
+@pytest.mark.parametrize("allowed", [[], ["crm.example"], ["crm.example:443"], ["other.example:25"]])
+def test_a_port_of_another_protocol_opens_only_where_it_is_written(allowed: list[str]) -> None:
+    policy = NetworkPolicy(allow_hosts=frozenset(allowed), allow_private=True)
+    with pytest.raises(DestinationForbidden, match="port 25, which belongs to another protocol"):
+        check_destination("http://crm.example:25/", policy)
+    named = NetworkPolicy(allow_hosts=frozenset([*allowed, "crm.example:25"]))
+    assert check_destination("http://crm.example:25/", named) == ("crm.example", 25)
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("HTTPS://CRM.Example./a", ("crm.example", 443)),
+        ("http://0x7F.1", ("127.0.0.1", 80)),
+        ("http://[0:0::0:1]:8080/", ("::1", 8080)),
+        ("http://b\u00fccher.example/", ("xn--bcher-kva.example", 80)),
+        ("http://x_y.example?a@b", ("x_y.example", 80)),
+    ],
+)
+def test_a_host_is_compared_in_one_form(url: str, place: tuple[str, int]) -> None:
+    assert check_url(url) == place
+
+
+@pytest.mark.parametrize("name", ["a..b", "x" * 64 + ".example", "a" * 300])
+def test_what_is_no_name_at_all_cannot_be_resolved(name: str) -> None:
+    with pytest.raises(OSError, match="name"):
+        system_resolve(name, 80)

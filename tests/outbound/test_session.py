@@ -21,8 +21,9 @@ from werkzeug.wrappers import Request as Incoming
 from werkzeug.wrappers import Response
 
 from bridge.core.contracts import Request
-from bridge.core.errors import TargetError
+from bridge.core.errors import DestinationForbidden, TargetError
 from bridge.flow.judge import AnswerLost, NoAnswer, NotSent
+from bridge.flow.network import Transport
 from bridge.outbound.adapter import IDLE_SECONDS
 from bridge.outbound.guard import NetworkPolicy
 from bridge.outbound.session import API_LIMITS, USER_AGENT, AnswerTooLong, GuardedSession, Limits
@@ -45,7 +46,7 @@ def test_the_bytes_arrive_as_they_are_with_our_name_on_them() -> None:
     assert (first.method, first.query, first.body) == ("POST", "q=1%202&q=x", b"\x00\xff{}")
     assert first.headers["x-one"] == "1"
     assert first.headers["user-agent"] == USER_AGENT
-    assert first.headers["user-agent"].startswith("campusbridge/")
+    assert first.headers["user-agent"].startswith("CampusBridge/")
     assert second.headers["content-length"] == "0"
     assert "cookie" not in second.headers
 
@@ -315,6 +316,112 @@ def test_a_kept_connection_that_dies_under_a_request_is_ambiguous_and_the_next_r
         assert session.send(post(server.url)).body == b"ok"
 
 
+def test_a_server_that_hardly_reads_ends_with_the_total_time() -> None:
+    def sip(connection: socket.socket) -> None:
+        while connection.recv(4096):
+            time.sleep(0.05)
+
+    with talking(sip) as server:
+        began = time.monotonic()
+        with pytest.raises(NotSent):
+            GuardedSession(LOCAL, Limits(connect=0.4, total=0.8)).send(post(server.url, b"x" * 30_000_000))
+        assert time.monotonic() - began < 2.0
+
+
+@pytest.mark.parametrize("early", [b"HTTP/1.1 103 Early Hints\r\n\r\n", b"HTTP/1.1 102 Processing\r\nX: y\r\n\r\n"])
+def test_an_answer_before_the_answer_never_becomes_the_next_requests(early: bytes) -> None:
+    count = iter(range(10))
+
+    def hint(connection: socket.socket) -> None:
+        while read_request(connection):
+            if next(count) == 0:
+                connection.sendall(early)
+                time.sleep(0.1)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst")
+            else:
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecond")
+
+    with talking(hint) as server:
+        session = GuardedSession(LOCAL)
+        with pytest.raises(AnswerLost, match="no final answer"):
+            session.send(post(server.url))
+        assert session.send(post(server.url)).body == b"second"
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.1])
+def test_bytes_behind_an_answer_are_never_taken_for_the_next_one(pause: float) -> None:
+    count = iter(range(10))
+
+    def forge(connection: socket.socket) -> None:
+        while read_request(connection):
+            number = next(count)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % number)
+            time.sleep(pause)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
+
+    with talking(forge) as server:
+        session = GuardedSession(LOCAL)
+        assert session.send(post(server.url)).body == b"0"
+        time.sleep(0.2)
+        assert session.send(post(server.url)).body == b"1"
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: y\r\n" * 10_000,
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1" * 100_000,
+    ],
+)
+def test_a_flood_of_what_is_no_body_ends(flood: bytes) -> None:
+    def pour(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(flood)
+        while True:
+            connection.sendall(flood if flood.startswith(b"HTTP/1.1 100") else b"X: y\r\n" * 1000)
+
+    with talking(pour) as server:
+        began = time.monotonic()
+        with pytest.raises(AnswerLost):
+            GuardedSession(LOCAL, QUICK).send(post(server.url))
+        assert time.monotonic() - began < 1.5
+
+
+@pytest.mark.parametrize(
+    "head", [b"Content-Length: 99999999999999999999", b"Transfer-Encoding: chunked", b"Connection: close"]
+)
+def test_a_body_without_end_is_cut_or_refused(head: bytes) -> None:
+    def pour(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n")
+        while True:
+            connection.sendall(b"1000\r\n" + b"x" * 4096 + b"\r\n")
+
+    with talking(pour) as server:
+        assert len(GuardedSession(LOCAL).send(post(server.url)).body) == 65536
+        with pytest.raises(AnswerTooLong):
+            GuardedSession(LOCAL, replace(API_LIMITS, body=100_000)).send(post(server.url))
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "compress", "identity, gzip"])
+def test_codings_that_were_not_asked_for_are_not_decoded(coding: str) -> None:
+    packed = gzip.compress(gzip.compress(b"\0" * 10_000_000))
+    with serving(lambda request: Response(packed, headers={"Content-Encoding": coding})) as server:
+        assert GuardedSession(LOCAL).send(post(server.url)).body == packed
+
+
+def test_a_kept_connection_is_only_for_the_name_that_was_judged() -> None:
+    with keeping() as server:
+        policy = NetworkPolicy(allow_hosts=frozenset({"a.example"}))
+        session = GuardedSession(policy, resolve=to_loopback)
+        assert session.send(post(f"http://a.example:{server.port}/", b"one")).body == b"one"
+        with pytest.raises(DestinationForbidden):
+            session.send(post(f"http://b.example:{server.port}/", b"two"))
+    assert [seen.body for seen in server.seen] == [b"one"]
+
+
 # --- TLS --------------------------------------------------------------------------------------------------------------
 
 
@@ -348,6 +455,10 @@ def tls(certificate: Path) -> Iterator[tuple[int, list[str | None], str]]:
 TLS_POLICY = NetworkPolicy(allow_hosts=frozenset({"crm.example", "other.example", "127.0.0.1"}))
 
 
+def trusting(bundle: str) -> NetworkPolicy:
+    return replace(TLS_POLICY, transport=Transport(ca_bundle=Path(bundle)))
+
+
 def to_loopback(host: str, port: int) -> list[str]:
     return ["127.0.0.1"]
 
@@ -356,7 +467,7 @@ def test_tls_keeps_the_name_while_the_socket_goes_to_the_checked_address(
     tls: tuple[int, list[str | None], str],
 ) -> None:
     port, names, bundle = tls
-    session = GuardedSession(TLS_POLICY, ca_bundle=bundle, resolve=to_loopback)
+    session = GuardedSession(trusting(bundle), resolve=to_loopback)
     assert session.send(post(f"https://crm.example:{port}/")).body == b"ok"
     assert names == ["crm.example"]
 
@@ -366,7 +477,7 @@ def test_a_certificate_that_is_not_good_means_that_nothing_was_sent(
     tls: tuple[int, list[str | None], str], host: str, trusted: bool
 ) -> None:
     port, _, bundle = tls
-    session = GuardedSession(TLS_POLICY, ca_bundle=bundle if trusted else None, resolve=to_loopback)
+    session = GuardedSession(trusting(bundle) if trusted else TLS_POLICY, resolve=to_loopback)
     with pytest.raises(NotSent, match="TLS: "):
         session.send(post(f"https://{host}:{port}/"))
 
@@ -392,6 +503,10 @@ def test_a_handshake_that_hangs_means_that_nothing_was_sent() -> None:
         {"Host": "other.example"},
         {"Content-Length": "3"},
         {"transfer-encoding": "chunked"},
+        {"Proxy-Authorization": "Basic two"},
+        {"Expect": "100-continue"},
+        {"X-A": "one\u2028two"},
+        {"X-A": "one\0two"},
         {"": "v"},
     ],
 )
@@ -410,9 +525,10 @@ def test_a_method_is_one_word(method: str) -> None:
 
 def test_line_breaks_in_a_url_do_not_split_a_request() -> None:
     with serving(lambda request: Response("ok")) as server:
-        GuardedSession(LOCAL).send(post(f"{server.url}/a\r\nX-Evil: 1"))
-        assert len(server.seen) == 1
-        assert "x-evil" not in server.seen[0].headers
+        for ending in ("\r\nX-Evil: 1", "\n", "\t", "\0", "?q=\r\n\r\nGET /"):
+            with pytest.raises(DestinationForbidden, match="control characters"):
+                GuardedSession(LOCAL).send(post(f"{server.url}/a{ending}"))
+    assert server.seen == []
 
 
 def test_no_url_reaches_a_log_or_an_error(caplog: pytest.LogCaptureFixture) -> None:
