@@ -8,7 +8,7 @@ A source connector is a module `source.py` whose top-level functions satisfy `So
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -204,11 +204,15 @@ class Source(Protocol):
 class Gathering(Protocol):
     """Offered by a source whose API has lists: many events are completed with few calls."""
 
+    def listed_with(self, event: Event) -> str:
+        """Events with the same answer are completed from the same lists, such as those of their exam."""
+
     def gather(self, events: Sequence[Event], api: SourceApi, waiting: int) -> None:
         """Read lists where that costs fewer calls than asking for each event, and `offer` their entries.
 
-        `events` are those of this batch, `waiting` is how many deliveries of the source wait, these included. Best
-        effort: what it raises or leaves out is asked for one by one.
+        `events` are those of this batch that are listed together; others may be gathered at the same time. `waiting` is
+        how many such deliveries of the source are likely to wait, these included. Best effort: what it raises or leaves
+        out is asked for one by one.
         """
 
 
@@ -291,22 +295,63 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """A verdict with its reason in words, the target's own id for what it stored, and how long it asked us to wait."""
+    """A verdict with its reason in words, the target's own id for what it stored, and how long it asked us to wait.
+
+    After `patience` seconds in which nothing went well at the target, the verdict is `finally_` instead.
+    """
 
     verdict: Verdict
     reason: str
     target_id: str | None = None
     retry_after: float | None = None
+    patience: float | None = None
+    finally_: Verdict | None = None
 
 
-class Target(Protocol):
-    """What `connectors/<system>/target.py` offers; a target whose manifest says everything needs none."""
+@runtime_checkable
+class Judging(Protocol):
+    """Offered by a target whose answers need more than the manifest's rules."""
+
+    def judge(self, answer: Answer, message: Message, settings: Settings) -> Outcome | None:
+        """What the target's answer means where the manifest's rules do not say; None leaves it to what HTTP says."""
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """Offered by a target that makes one request for one message."""
 
     def prepare(self, message: Message, settings: Settings) -> Request:
         """The request for a message, or TargetError."""
 
-    def judge(self, answer: Answer, message: Message, settings: Settings) -> Outcome | None:
-        """What the target's answer means where the manifest's rules do not say; None leaves it to what HTTP says."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One request of a conversation with a target.
+
+    An answer is judged by `answers` (rules as in a manifest), then as always. What is judged `ok` goes back into the
+    conversation; everything else is its end, and the outcome. A `harmless` request only looks: when no answer comes,
+    asking again does no harm.
+    """
+
+    request: Request
+    answers: tuple[Mapping[str, Any], ...] = ()
+    harmless: bool = False
+
+
+Conversation = Generator[Ask, Answer, Sequence[Outcome | None]]
+"""Asks, takes answers, and ends with an outcome per message; None is what the last answer was judged to be."""
+
+
+@runtime_checkable
+class Conversing(Protocol):
+    """Offered by a target that takes several requests for one message, or several messages in one request."""
+
+    def converse(self, messages: Sequence[Message], settings: Settings) -> Conversation:
+        """What to say for messages of one operation: one, or as many as its batch may hold. Raises TargetError."""
+
+
+Target = Preparing | Conversing
+"""What `connectors/<system>/target.py` offers, `judge` or not; where the manifest says everything there is none."""
 
 
 # --- simulators -------------------------------------------------------------------------------------------------------
@@ -340,7 +385,7 @@ class SignedCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiCall:
-    """A request to a simulated platform's API. Header names are lower case; `form` or `json` is the decoded body."""
+    """A request to a simulated system's API. Header names are lower case; `form` or `json` is the decoded body."""
 
     method: str
     path: str
@@ -348,6 +393,7 @@ class ApiCall:
     headers: Mapping[str, str]
     form: Mapping[str, str]
     json: Any
+    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -386,3 +432,23 @@ class Simulator(Protocol):
 
     def settings(self, secret: str, api_url: str) -> Json:
         """The entry of bridge.yaml's `sources` that fits a simulated platform at this address."""
+
+
+class SimulatedTarget(Protocol):
+    """A receiving system with a memory: what it was told can be asked of it."""
+
+    def answer(self, call: ApiCall) -> ApiReply:
+        """The system's API, its token endpoint too."""
+
+    def effects(self) -> Json:
+        """What it holds now, for people and for tests: `{"contacts": {...}, "notes": [...]}`."""
+
+
+class TargetSimulator(Protocol):
+    """What a target's `connectors/<system>/simulator.py` offers."""
+
+    def target(self) -> SimulatedTarget:
+        """A system of its own, empty or with the people and courses that the simulated platforms have."""
+
+    def settings(self, url: str) -> Json:
+        """The entry of bridge.yaml's `targets` that fits a simulated system at this address."""

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -20,13 +20,16 @@ from bridge.config.mappings import load_mappings, loader
 from bridge.config.values import Configuration, SourceConfig, TargetConfig
 from bridge.core.contracts import Settings
 from bridge.core.manifest import Registry, SourceConnector
+from bridge.core.signing import canonical_json, fingerprint
 from bridge.engine.deliver import DeliverStage
+from bridge.engine.destination import Destination
 from bridge.engine.hints import Hints
 from bridge.engine.line import Line, SourceLine, TargetLine, TracedApi
 from bridge.engine.process import ProcessStage
 from bridge.engine.redis_server import connector, pinger
 from bridge.engine.worker import Stage
 from bridge.flow.deliver import Patience
+from bridge.flow.network import DIRECT, Transport
 from bridge.ledger.database import Ledger
 from bridge.outbound.budget import rules_of
 from bridge.outbound.gate import Gate
@@ -98,7 +101,6 @@ def running_redis(configuration: Configuration) -> Redis | None:
 
 def sources_of(configuration: Configuration, registry: Registry, redis: Redis | None) -> dict[str, SourceLine]:
     """Every source with its way to the platform's API."""
-    policy = _policy(configuration)
     # Without Redis nobody knows of the others: there may be as many processes elsewhere as here.
     among = _Among(tokens=TokenCache(redis), server=_server(redis), shares=2 * configuration.workers.processes)
     return {
@@ -108,7 +110,7 @@ def sources_of(configuration: Configuration, registry: Registry, redis: Redis | 
             settings=source.settings,
             deadline=source.deadline,
             needed_only=source.enrich == "needed",
-            api=_api(registry.sources[source.connector], source, policy, among),
+            api=_api(registry.sources[source.connector], source, _policy(configuration, source.transport), among),
         )
         for name, source in configuration.sources.items()
     }
@@ -125,11 +127,15 @@ def line_of(configuration: Configuration, registry: Registry, ledger: Ledger, hi
     )
     mappings.current()
     threading.Thread(target=_keep_looking, args=(mappings,), name="mappings", daemon=True).start()
+    redis = _optional(redis_of(configuration, timeout=2.0))
+    sources = sources_of(configuration, registry, redis)
+    ways = _Ways(policy=_policy(configuration), tokens=TokenCache(redis), ledger=ledger)
     return Line(
         ledger=ledger,
-        sources=sources_of(configuration, registry, _optional(redis_of(configuration, timeout=2.0))),
+        sources=sources,
         targets={
-            name: _target(target, registry, _policy(configuration)) for name, target in configuration.targets.items()
+            name: _target(target, registry, ways, _destination(target, ledger, hints))
+            for name, target in configuration.targets.items()
         },
         mappings=lambda: tuple(mappings.current().mappings.values()),
         wake=hints.wake,
@@ -144,16 +150,38 @@ def stages_of(line: Line, threads: int) -> dict[str, Stage]:
     }
 
 
-def _policy(configuration: Configuration) -> NetworkPolicy:
+def _policy(configuration: Configuration, transport: Transport = DIRECT) -> NetworkPolicy:
     network = configuration.network
-    return NetworkPolicy(allow_hosts=frozenset(network.allow_hosts), allow_private=network.allow_private)
+    return NetworkPolicy(
+        allow_hosts=frozenset(network.allow_hosts), allow_private=network.allow_private, transport=transport
+    )
 
 
 def _pool(name: str, threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
 
 
-def _target(target: TargetConfig, registry: Registry, policy: NetworkPolicy) -> TargetLine:
+def _destination(target: TargetConfig, ledger: Ledger, hints: Hints) -> Destination:
+    how: list[str | bytes] = [
+        canonical_json(dict(target.settings.options)),
+        repr(target.transport),
+        *target.settings.secrets,
+    ]
+    destination = Destination(ledger, target.name, fingerprint(how), hints.wake)
+    destination.begin()
+    return destination
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ways:
+    """What the ways to all targets share."""
+
+    policy: NetworkPolicy
+    tokens: TokenCache
+    ledger: Ledger
+
+
+def _target(target: TargetConfig, registry: Registry, ways: _Ways, destination: Destination) -> TargetLine:
     return TargetLine(
         name=target.name,
         enabled=target.enabled,
@@ -165,7 +193,14 @@ def _target(target: TargetConfig, registry: Registry, policy: NetworkPolicy) -> 
             max_delay=target.retry.max_delay,
             longest=target.retry.max_age,
         ),
-        send=target_sender(target.settings, policy, connections=target.concurrency),
+        send=target_sender(
+            target.settings,
+            replace(ways.policy, transport=target.transport),
+            connections=target.concurrency,
+            tokens=ways.tokens,
+            ledger=ways.ledger,
+        ),
+        destination=destination,
     )
 
 

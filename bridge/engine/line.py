@@ -10,6 +10,7 @@ from typing import Protocol
 from bridge.core.contracts import Answer, Request, Settings, SourceApi
 from bridge.core.events import Json
 from bridge.core.manifest import SourceConnector, TargetConnector
+from bridge.engine.destination import Destination
 from bridge.flow.deliver import Patience
 from bridge.flow.mapping import Mapping as EventMapping
 from bridge.ledger.database import Ledger
@@ -53,6 +54,7 @@ class TargetLine:
     concurrency: int
     patience: Patience
     send: Callable[[Request], Answer]
+    destination: Destination
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

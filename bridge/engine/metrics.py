@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
@@ -24,9 +24,11 @@ DELIVERY_SECONDS: Final = Histogram(
 )
 
 
-def exposition(oldest: dict[str, float], alerts: Collection[tuple[str, str]] = ()) -> bytes:
-    """The Prometheus text of all processes, with the age in seconds of each stage's oldest unfinished row, and with
-    the alerts that stand, as (source, about).
+def exposition(
+    oldest: dict[str, float], alerts: Collection[tuple[str, str]] = (), targets: Mapping[str, str] | None = None
+) -> bytes:
+    """The Prometheus text of all processes, with the age in seconds of each stage's oldest unfinished row, the alerts
+    that stand, as (source, about), and the targets that are left alone, by why.
     """
     registry = CollectorRegistry()
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
@@ -41,4 +43,7 @@ def exposition(oldest: dict[str, float], alerts: Collection[tuple[str, str]] = (
     standing = Gauge("bridge_alert", "1 while an alert about a source stands", ["source", "about"], registry=own)
     for source, about in alerts:
         standing.labels(source, about).set(1)
+    alone = Gauge("bridge_target_left_alone", "1 while nothing is sent to it", ["target", "state"], registry=own)
+    for target, state in (targets or {}).items():
+        alone.labels(target, state).set(1)
     return generate_latest(registry) + generate_latest(own)

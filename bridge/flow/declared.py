@@ -1,9 +1,9 @@
-"""Requests made of data: what a manifest's `request` becomes for one message.
+"""Requests made of data: what a manifest's `request` becomes.
 
 Every text in it may hold Jinja over `settings` (the target's options), `params` (what the mapping rendered), `event`
 and `message` (key, mapping, target, operation, attempt, sent_at). A lone `{{ … }}` keeps its type. Options and
 parameters that the manifest knows and nobody set are null; null in `query`, `headers` and `form` leaves the entry out,
-null in `json` stays null.
+null in `json` stays null. With `flatten: true` a form holds objects and lists, written as PHP reads them.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from urllib.parse import urlencode, urlsplit
 from jinja2 import TemplateError, nodes
 
 from bridge.core.contracts import Message, Request, Settings
-from bridge.core.errors import BridgeError, TargetError
+from bridge.core.errors import TargetError
 from bridge.core.events import stamp
-from bridge.core.manifest import Operation, TargetConnector
+from bridge.core.manifest import TargetConnector
 from bridge.flow.sandbox import BUDGET, Sandbox
 from bridge.flow.values import Budget, Fault, plain
 
@@ -29,27 +29,14 @@ _SANDBOX: Final = Sandbox()
 Render = Callable[[Mapping[str, Any]], Any]
 
 
-def prepare(connector: TargetConnector, message: Message, settings: Settings) -> Request:
-    """The request for a message, not yet authorised: declared in the manifest, else made by the target's code.
-
-    Every request carries the message's key as `Idempotency-Key`. Raises TargetError.
-    """
-    operation = connector.manifest.operations.get(message.operation)
+def scope_of(connector: TargetConnector, message: Message, settings: Settings) -> dict[str, Any]:
+    """What the texts of a manifest see of one message. Raises TargetError for an unknown operation."""
+    manifest = connector.manifest
+    operation = manifest.operations.get(message.operation)
     if operation is None:
         raise TargetError(f"{connector.name} has no operation {message.operation}")
-    if operation.request is not None:
-        known = dict.fromkeys(connector.manifest.options.get("properties", {}))
-        return prepare_declared(operation, message, replace(settings, options=known | dict(settings.options)))
-    if connector.code is None:
-        raise TargetError(f"{connector.name}.{operation.name} has neither a declared request nor code")
-    return _keyed(connector.code.prepare(message, settings), message)
-
-
-def prepare_declared(operation: Operation, message: Message, settings: Settings) -> Request:
-    """The request that an operation declares. Raises TargetError with the place in the declaration, never a value."""
-    declared = operation.request or {}
-    scope = {
-        "settings": dict(settings.options),
+    return {
+        "settings": dict.fromkeys(manifest.options.get("properties", {})) | dict(settings.options),
         "params": dict.fromkeys(operation.params.get("properties", {})) | message.params,
         "event": message.event,
         "message": {
@@ -62,48 +49,51 @@ def prepare_declared(operation: Operation, message: Message, settings: Settings)
         },
         BUDGET: Budget(),
     }
-    try:
-        values = {part: _rendered(declared[part], scope, f"request.{part}") for part in declared}
-    except BridgeError as error:
-        raise TargetError(f"{operation.name}: {error}") from None
+
+
+def rendered_request(declared: Mapping[str, Any], scope: Mapping[str, Any], where: str) -> Request:
+    """The request that is declared. Raises TargetError with the place in the declaration, never a value."""
+    flatten = declared.get("flatten", False)
+    values = {part: rendered(value, scope, f"{where}.{part}") for part, value in declared.items() if part != "flatten"}
     headers = {name: _text(value) for name, value in (values.get("headers") or {}).items() if value is not None}
     body = b""
     if "json" in values:
-        body = _json(values["json"], operation)
+        body = _json(values["json"], where)
         headers = {"Content-Type": "application/json"} | headers
     elif "form" in values:
-        body = urlencode(list(_pairs(values["form"] or {}))).encode()
+        form = values["form"] or {}
+        body = urlencode(list(_flat(form) if flatten else _pairs(form))).encode()
         headers = {"Content-Type": "application/x-www-form-urlencoded"} | headers
-    request = Request(
+    return Request(
         method=_text(values["method"]).upper(),
-        url=_with_query(_url(values["url"], operation), values.get("query") or {}),
+        url=_with_query(_url(values["url"], where), values.get("query") or {}),
         headers=headers,
         body=body,
     )
-    return _keyed(request, message)
 
 
-def _keyed(request: Request, message: Message) -> Request:
+def keyed(request: Request, key: str) -> Request:
+    """The request with an `Idempotency-Key`, unless it has one."""
     if any(name.lower() == "idempotency-key" for name in request.headers):
         return request
-    return replace(request, headers={**request.headers, "Idempotency-Key": message.key})
+    return replace(request, headers={**request.headers, "Idempotency-Key": key})
 
 
-def _json(value: Any, operation: Operation) -> bytes:
+def _json(value: Any, where: str) -> bytes:
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
     except ValueError:
-        raise TargetError(f"{operation.name}: request.json: expected what JSON and UTF-8 can hold") from None
+        raise TargetError(f"{where}.json: expected what JSON and UTF-8 can hold") from None
 
 
-def _url(value: object, operation: Operation) -> str:
+def _url(value: object, where: str) -> str:
     """An absolute URL whose path stays where the manifest put it, whatever an event's values hold."""
     url = value if isinstance(value, str) else ""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise TargetError(f"{operation.name}: request.url: expected an absolute http or https URL")
+        raise TargetError(f"{where}.url: expected an absolute http or https URL")
     if any(step.lower().replace("%2e", ".") in (".", "..") for step in parts.path.split("/")):
-        raise TargetError(f"{operation.name}: request.url: a path may not climb with . or ..")
+        raise TargetError(f"{where}.url: a path may not climb with . or ..")
     return url
 
 
@@ -122,15 +112,28 @@ def _pairs(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 yield name, _text(entry)
 
 
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Names as PHP reads them, `users[0][username]`; truth is 1 or 0, null and what is empty are left out."""
+    if isinstance(value, Mapping | list):
+        steps = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for step, entry in steps:
+            yield from _flat(entry, f"{name}[{step}]" if name else str(step))
+    elif isinstance(value, bool):
+        yield name, str(int(value))
+    elif value is not None:
+        yield name, _text(value)
+
+
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _rendered(value: Any, scope: Mapping[str, Any], where: str) -> Any:
+def rendered(value: Any, scope: Mapping[str, Any], where: str) -> Any:
+    """A value of a manifest with its texts evaluated. Raises TargetError."""
     if isinstance(value, Mapping):
-        return {name: _rendered(entry, scope, f"{where}.{name}") for name, entry in value.items()}
+        return {name: rendered(entry, scope, f"{where}.{name}") for name, entry in value.items()}
     if isinstance(value, list):
-        return [_rendered(entry, scope, f"{where}[{position}]") for position, entry in enumerate(value)]
+        return [rendered(entry, scope, f"{where}[{position}]") for position, entry in enumerate(value)]
     if not isinstance(value, str):
         return value
     try:

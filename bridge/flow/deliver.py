@@ -17,11 +17,11 @@ _FATES: dict[Verdict, Fate] = {
     Verdict.DUPLICATE: "delivered",
     Verdict.SUPERSEDED: "superseded",
     Verdict.PERMANENT: "dead",
-    Verdict.GONE: "dead",
     Verdict.PARTIAL: "dead",  # a message of one item is whole or not at all
     Verdict.AMBIGUOUS: "held",
 }
-_AUTH_PAUSE = 60.0
+_NOT_ITS_FAULT = frozenset({Verdict.THROTTLED, Verdict.AUTH, Verdict.GONE})
+_PERSONS_PAUSE = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +49,10 @@ def after(outcome: Outcome, *, attempt: int, age: timedelta, patience: Patience,
     if fate is not None:
         return Next(fate=fate, reason=outcome.reason)
     wish = outcome.retry_after
-    if outcome.verdict is Verdict.AUTH:  # nothing gets better before a person has looked
-        wish = max(wish or 0.0, _AUTH_PAUSE)
+    if outcome.verdict in (Verdict.AUTH, Verdict.GONE):  # nothing gets better before a person has looked
+        wish = max(wish or 0.0, _PERSONS_PAUSE)
+    if outcome.verdict is Verdict.GONE:
+        return Next(fate="waiting", reason=outcome.reason, pause=timedelta(seconds=wish or 0.0), counts=False)
     pause = next_attempt(
         attempt,
         wish,
@@ -62,4 +64,4 @@ def after(outcome: Outcome, *, attempt: int, age: timedelta, patience: Patience,
     )
     if pause is None:
         return Next(fate="dead", reason=f"given up after {attempt} tries: {outcome.reason}")
-    return Next(fate="waiting", reason=outcome.reason, pause=pause, counts=outcome.verdict is not Verdict.THROTTLED)
+    return Next(fate="waiting", reason=outcome.reason, pause=pause, counts=outcome.verdict not in _NOT_ITS_FAULT)

@@ -119,6 +119,14 @@ def _moment(value: object) -> datetime:
 # --- text and numbers -------------------------------------------------------------------------------------------------
 
 
+def present(value: object) -> object:
+    """An object without its entries that are null, and without the objects that this leaves empty."""
+    if not isinstance(value, Mapping):
+        raise Fault("present expected an object")
+    inner = {key: present(entry) if isinstance(entry, Mapping) and entry else entry for key, entry in value.items()}
+    return {key: entry for key, entry in inner.items() if entry is not None and (entry != {} or value[key] == {})}
+
+
 def default(value: object, fallback: object = "", boolean: bool = False) -> object:
     """The fallback for null; with a second argument true also for "", 0, false and empty lists."""
     return fallback if value is None or (boolean and not value) else value
@@ -192,7 +200,7 @@ def mapped(value: object, name: str | None = None, attribute: str | None = None,
 FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "urlseg": urlseg, "iso": iso, "date": date, "epoch_ms": epoch_ms, "odata_str": odata_str,
     "slack_escape": slack_escape, "ids": ids, "money": money, "short": short_type, "tojson": json_text,
-    "default": default, "d": default,
+    "default": default, "d": default, "present": present,
     "upper": lambda value: text_of(value).upper(), "lower": lambda value: text_of(value).lower(),
     "title": lambda value: text_of(value).title(), "capitalize": lambda value: text_of(value).capitalize(),
     "trim": lambda value, characters=None: text_of(value).strip(characters), "string": text_of, "replace": replace,

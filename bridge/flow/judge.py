@@ -5,6 +5,7 @@ Rules are data from a manifest. All conditions of a rule must hold; the first ru
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -14,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any, Final
 
-from bridge.core.contracts import Answer, Message, Outcome, Settings, Verdict
+from bridge.core.contracts import Answer, Ask, Judging, Message, Outcome, Settings, Verdict
 from bridge.core.errors import BridgeError, PayloadError
 from bridge.core.manifest import Operation, TargetConnector
 from bridge.core.payload import Payload
@@ -38,10 +39,11 @@ _ABSENT: Final = object()
 
 
 class NoAnswer(BridgeError):
-    """A request came to no answer. `reason` is safe to show."""
+    """A request came to no answer. `reason` is safe to show, `retry_after` in seconds if somebody said so."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, retry_after: float | None = None) -> None:
         self.reason = reason
+        self.retry_after = retry_after
         super().__init__(reason)
 
 
@@ -49,25 +51,39 @@ class NotSent(NoAnswer):
     """The target cannot have acted: no address, no connection, or cut off before the request's last byte."""
 
 
+class NoTurn(NotSent):
+    """The request was kept back: the target has had as many as it may get for now."""
+
+
 class AnswerLost(NoAnswer):
     """The whole request went out and no whole answer came back: the target may have acted on it or not."""
 
 
-def outcome_of(connector: TargetConnector, answer: Answer, message: Message, settings: Settings) -> Outcome:
-    """The verdict on an answer: the operation's rules, the target's rules, its own code, then the generic table."""
+def outcome_of(connector: TargetConnector, answer: Answer, message: Message, settings: Settings, ask: Ask) -> Outcome:
+    """The verdict on an answer: the question's rules, the operation's, the target's, its own code, then the generic
+    table.
+    """
     operation = connector.manifest.operations[message.operation]
-    rules = (*operation.answers, *connector.manifest.answers)
+    rules = (*ask.answers, *operation.answers, *connector.manifest.answers)
     found = _by_rules(answer, rules, message.sent_at)
-    if found is None and connector.code is not None:
-        opinions: list[Outcome | None] = [connector.code.judge(answer, message, settings)]
-        found = opinions[0]
+    code: object = connector.code
+    if found is None and isinstance(code, Judging):
+        found = code.judge(answer, message, settings)
     return settled(found or _generic(answer, message.sent_at), operation, settings)
 
 
-def outcome_of_silence(error: NoAnswer, operation: Operation, settings: Settings) -> Outcome:
+def outcome_of_silence(error: NoAnswer, operation: Operation, settings: Settings, ask: Ask) -> Outcome:
     """The verdict on a request without an answer."""
-    verdict = Verdict.AMBIGUOUS if isinstance(error, AnswerLost) else Verdict.RETRY
-    return settled(Outcome(verdict=verdict, reason=error.reason), operation, settings)
+    lost = isinstance(error, AnswerLost) and not ask.harmless
+    verdict = Verdict.AMBIGUOUS if lost else Verdict.THROTTLED if isinstance(error, NoTurn) else Verdict.RETRY
+    outcome = Outcome(verdict=verdict, reason=error.reason, retry_after=error.retry_after)
+    return settled(outcome, operation, settings)
+
+
+def judge_item(result: Any, rules: Iterable[Mapping[str, Any]], answer: Answer, now: datetime) -> Outcome:
+    """The verdict on one item of a batch, judged as if its part of the answer were all of it; `ok` without a rule."""
+    part = Answer(status=answer.status, headers=answer.headers, body=json.dumps(result).encode())
+    return _by_rules(part, tuple(rules), now) or Outcome(verdict=Verdict.OK, reason="")
 
 
 def settled(outcome: Outcome, operation: Operation, settings: Settings) -> Outcome:
@@ -180,12 +196,14 @@ def _ruled(rule: Mapping[str, Any], answer: Answer, document: object, now: datet
         wait = wait_asked_for(answer, now, resets=verdict is Verdict.THROTTLED)
         if wait is None and "pause" in rule:
             wait = _clamped(float(rule["pause"]))
-    stored = _at(document, rule["target_id"]) if "target_id" in rule else None
+    stored = json_at(document, rule["target_id"]) if "target_id" in rule else None
     return Outcome(
         verdict=verdict,
         reason=rule.get("reason", f"HTTP {answer.status}"),
         target_id=str(stored) if isinstance(stored, str | int) and not isinstance(stored, bool) else None,
         retry_after=wait,
+        patience=rule.get("patience"),
+        finally_=Verdict(rule["finally"]) if "finally" in rule else None,
     )
 
 
@@ -198,7 +216,7 @@ def _holds(rule: Mapping[str, Any], answer: Answer, document: object) -> bool:
         return False
     if "json" in rule and not _contains(document, rule["json"]):
         return False
-    if "json_path" in rule and not _path_holds(rule, _at(document, rule["json_path"])):
+    if "json_path" in rule and not _path_holds(rule, json_at(document, rule["json_path"])):
         return False
     return "body_regex" not in rule or bool(
         _pattern(rule["body_regex"]).search(answer.body[:REGEX_BYTES].decode("utf-8", "replace"))
@@ -233,10 +251,10 @@ def _contains(value: object, wanted: object) -> bool:
     return _same(value, wanted)
 
 
-def _at(document: object, path: str) -> object:
+def json_at(document: object, path: str) -> object:
     """The value at `results[0].id`, or _ABSENT. `results.0.id` is the same."""
     value = document
-    for step in _steps(path):
+    for step in _steps(path) if path else ():
         if isinstance(value, Mapping) and step in value:
             value = value[step]
         elif isinstance(value, list) and step.isdigit() and int(step) < len(value):

@@ -124,7 +124,7 @@ def compile_mapping(name: str, document: object) -> Mapping:
     when: Template | None = None
     types: set[str] = set()
     for position, pattern in enumerate(document["events"]):
-        types |= (found := _types(pattern))
+        types |= (found := types_named(pattern))
         if not found:
             problems.append(_unmatched(position, pattern))
     if "when" in document:
@@ -157,14 +157,14 @@ def compile_mapping(name: str, document: object) -> Mapping:
     )
 
 
-def _types(pattern: str) -> set[str]:
+def types_named(pattern: str) -> set[str]:
     """The types that a pattern stands for; internal ones only if it names them."""
     named = pattern.startswith("source.")
     return {name for name, type in TYPES.items() if matches(pattern, name) and (named or not type.internal)}
 
 
 def _unmatched(position: int, pattern: str) -> MappingProblem:
-    hint = f"did you mean {short(pattern)}?" if _types(short(pattern)) else closest(short(pattern), TYPES)
+    hint = f"did you mean {short(pattern)}?" if types_named(short(pattern)) else closest(short(pattern), TYPES)
     return MappingProblem(steps=("events", position), message="matches no canonical type", hint=hint)
 
 

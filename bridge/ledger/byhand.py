@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from sqlalchemy import Connection, select, update
 
+from bridge.flow.standing import FINE, FOREVER, Standing, State
 from bridge.ledger.database import Ledger, milliseconds
+from bridge.ledger.destinations import Destination, note
 from bridge.ledger.tables import audit, deliveries_in, events, messages, repeats
 
 _OPEN_TO_PEOPLE = ("dead", "held", "discarded", "superseded")
@@ -62,6 +65,22 @@ def replay(ledger: Ledger, names: Sequence[str], *, who: str) -> set[str]:
         ).all()
         lanes = {row.lane for row in rows}
         _write_down(connection, who, "events.replay", [row.id for row in rows])
+    return lanes
+
+
+def pause(ledger: Ledger, target: str, reason: str, *, who: str) -> None:
+    """Send nothing to a target until it is resumed."""
+    standing = Standing(state=State.PAUSED, until=FOREVER, reason=reason, since=time.time())
+    note(ledger, Destination(target=target, standing=standing, settings=""))
+    with ledger.write() as connection:
+        _write_down(connection, who, "targets.pause", [target])
+
+
+def resume(ledger: Ledger, target: str, *, who: str) -> set[str]:
+    """Send to a target again, whatever it was that stopped it. Gives the lanes to wake."""
+    lanes = note(ledger, Destination(target=target, standing=FINE, settings=""))
+    with ledger.write() as connection:
+        _write_down(connection, who, "targets.resume", [target])
     return lanes
 
 

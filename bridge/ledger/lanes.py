@@ -61,7 +61,7 @@ def take(ledger: Ledger, lane: str, owner: str) -> Lease | None:
         now = clock(connection.dialect.name)
         taken = connection.execute(
             update(lanes)
-            .where(lanes.c.name == lane, lanes.c.until_ms <= now)
+            .where(lanes.c.name == lane, lanes.c.until_ms <= now, lanes.c.not_before_ms <= now)
             .values(
                 token=lanes.c.token + 1,
                 owner=owner,
@@ -155,7 +155,11 @@ def _claimable(table: Table) -> Select[Any]:
             table.c.status == "waiting",
             table.c.due_ms <= bindparam("now"),
             ~before,
-            exists().where(lanes.c.name == bindparam("lane"), lanes.c.token == bindparam("held")),
+            exists().where(
+                lanes.c.name == bindparam("lane"),
+                lanes.c.token == bindparam("held"),
+                lanes.c.not_before_ms <= bindparam("now"),
+            ),
         )
         .order_by(table.c.seq)
         .limit(bindparam("at_most"))
@@ -181,6 +185,21 @@ def put_off(connection: Connection, table: Table, order_keys: Iterable[tuple[str
         )
 
 
+def hold(connection: Connection, beginning: str, until_ms: int) -> None:
+    """Let nothing be claimed from the lanes whose names begin so before a time; 0 opens them again."""
+    connection.execute(
+        update(lanes)
+        .where(lanes.c.name.startswith(beginning, autoescape=True), lanes.c.not_before_ms != until_ms)
+        .values(not_before_ms=until_ms)
+    )
+
+
+def names(connection: Connection, beginning: str) -> set[str]:
+    """The lanes whose names begin so."""
+    query = select(lanes.c.name).where(lanes.c.name.startswith(beginning, autoescape=True))
+    return set(connection.execute(query).scalars())
+
+
 def due_lanes(ledger: Ledger, *, now_ms: int) -> list[str]:
     """Lanes with work that nobody holds: what a lost hint, a flushed Redis or a killed worker leaves behind."""
     due = or_(
@@ -190,7 +209,8 @@ def due_lanes(ledger: Ledger, *, now_ms: int) -> list[str]:
         )
     )
     with ledger.read() as connection:
-        free = lanes.c.until_ms <= clock(connection.dialect.name)
+        now = clock(connection.dialect.name)
+        free = and_(lanes.c.until_ms <= now, lanes.c.not_before_ms <= now)
         return list(connection.execute(select(lanes.c.name).where(free, due)).scalars())
 
 
@@ -205,6 +225,7 @@ def _due(table: Table) -> Select[Any]:
     return (
         select(table.c.seq)
         .where(table.c.lane == bindparam("lane"), table.c.status == "waiting", table.c.due_ms <= bindparam("now"))
+        .where(exists().where(lanes.c.name == table.c.lane, lanes.c.not_before_ms <= bindparam("now")))
         .limit(1)
     )
 

@@ -159,9 +159,24 @@ lanes: Final = Table(
     Column("owner", Text, nullable=False),
     Column("until_ms", BigInteger, nullable=False),
     Column("suspects", Integer, nullable=False),
+    Column("not_before_ms", BigInteger, nullable=False, server_default="0"),
 )
 """Who works on a lane, and until when. `token` grows with every new owner and fences off the one before; `suspects` is
-how many rows are counted when their work begins, after an owner died."""
+how many rows are counted when their work begins, after an owner died; nothing is claimed before `not_before_ms`."""
+
+destinations: Final = Table(
+    "destinations",
+    metadata,
+    Column("target", Text, primary_key=True),
+    Column("state", Text, nullable=False),  # fine · throttled · refused · failing · gone · paused
+    Column("until_ms", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("rounds", Integer, nullable=False),
+    Column("since_ms", BigInteger),
+    Column("settings", Text, nullable=False),
+    Column("changed_ms", BigInteger, nullable=False),
+)
+"""How targets stand that are, or were, left alone for a while; `settings` is a fingerprint of those it was with."""
 
 journal_positions: Final = Table(
     "journal_positions",
@@ -253,6 +268,50 @@ subscriptions: Final = Table(
 )
 """Our webhook subscription at a platform as its API last showed it, and how often since then, and when, somebody who is
 no person tried to make it anew."""
+
+feed: Final = Table(
+    "feed",
+    metadata,
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("event", _key, nullable=False, unique=True),  # events.cursor
+)
+"""The order in which events are offered to those who pull. An event that changes moves to a new position."""
+
+feed_head: Final = Table(
+    "feed_head",
+    metadata,
+    Column("line", Text, primary_key=True),
+    Column("position", BigInteger, nullable=False),
+)
+"""One row: the newest position. Who adds to the feed holds this row until the commit, so that positions become visible
+in their order. `line` is a random name, made with the tables: cursors of another ledger are recognised by it."""
+
+api_tokens: Final = Table(
+    "api_tokens",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("hash", Text, nullable=False, unique=True),  # SHA-256 of the token, in hex
+    Column("scopes", Text, nullable=False),  # JSON, as are the next two; an empty list stands for all
+    Column("sources", Text, nullable=False),
+    Column("types", Text, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger),
+    Column("revoked_ms", BigInteger),
+    Column("used_ms", BigInteger),  # to the hour
+)
+"""Who may use the API, and for what."""
+
+credentials: Final = Table(
+    "credentials",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("secret", Text, nullable=False),  # empty until there is one
+    Column("owner", Text, nullable=False),
+    Column("until_ms", BigInteger, nullable=False),
+    Column("updated_ms", BigInteger, nullable=False),
+)
+"""Refresh tokens that change with every use, encrypted, and who is exchanging one until when. `name` is the fingerprint
+of the login and of the refresh token that it began with. Shown nowhere."""
 
 audit: Final = Table(
     "audit",

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from flask import Blueprint, Response
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
 
 from bridge.engine.metrics import exposition
+from bridge.flow.standing import Standing
 from bridge.journal.reader import oldest_record
 from bridge.ledger.alerts import OpenAlert, open_alerts
 from bridge.ledger.database import Ledger
+from bridge.ledger.destinations import listed
 from bridge.ledger.lanes import oldest_unfinished
 
 
@@ -28,6 +31,10 @@ class Health:
     ledger: Callable[[], Ledger]
     ping_redis: Callable[[], None]
     mapping_problems: Callable[[], list[str]]
+
+
+_UNKNOWN: Final = "not known without the ledger"
+_EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def health(parts: Health) -> Blueprint:
@@ -47,7 +54,8 @@ def health(parts: Health) -> Blueprint:
             "ledger": ledger,
             "redis": _redis(parts.ping_redis),
             "mappings": parts.mapping_problems() or "ok",
-            "sources": _sources(parts.ledger) if ledger == "ok" else "not known without the ledger",
+            "sources": _sources(parts.ledger) if ledger == "ok" else _UNKNOWN,
+            "targets": _targets(parts.ledger) if ledger == "ok" else _UNKNOWN,
         }
         status = 200 if checks["storage"] == "ok" else 503
         word = "ready" if all(check == "ok" for check in checks.values()) else "degraded"
@@ -58,8 +66,11 @@ def health(parts: Health) -> Blueprint:
     def metrics() -> Response:
         ages = _ages(parts)
         # A database that is away is asked once: each time it is waited for.
-        standing = [entry.alert.key for entry in _alerts(parts.ledger)] if "process" in ages else []
-        return Response(exposition(ages, standing), content_type="text/plain; version=0.0.4; charset=utf-8")
+        if "process" not in ages:
+            return Response(exposition(ages), content_type=_EXPOSITION)
+        alerts = [entry.alert.key for entry in _alerts(parts.ledger)]
+        targets = {name: standing.state.value for name, standing in _not_fine(parts.ledger).items()}
+        return Response(exposition(ages, alerts, targets), content_type=_EXPOSITION)
 
     return blueprint
 
@@ -93,6 +104,17 @@ def _alerts(ledger: Callable[[], Ledger]) -> list[OpenAlert]:
 
 def _sources(ledger: Callable[[], Ledger]) -> str | list[str]:
     return [str(entry) for entry in _alerts(ledger)] or "ok"
+
+
+def _not_fine(ledger: Callable[[], Ledger]) -> Mapping[str, Standing]:
+    try:
+        return listed(ledger())
+    except DBAPIError:  # told under `ledger`
+        return {}
+
+
+def _targets(ledger: Callable[[], Ledger]) -> str | list[str]:
+    return [f"{name} {standing.state.value}: {standing.reason}" for name, standing in _not_fine(ledger).items()] or "ok"
 
 
 def _redis(ping: Callable[[], None]) -> str:

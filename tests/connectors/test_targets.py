@@ -22,9 +22,9 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 import connectors
 from bridge.config.connectors import target_connector
-from bridge.core.contracts import Answer, Message, Outcome, Request, Settings
+from bridge.core.contracts import Answer, Ask, Message, Outcome, Request, Settings
 from bridge.core.errors import TargetError
-from bridge.flow.declared import prepare
+from bridge.flow.conversation import conversation
 from bridge.flow.judge import AnswerLost, outcome_of
 from bridge.outbound.auth import authorised
 from bridge.outbound.guard import NetworkPolicy
@@ -124,9 +124,10 @@ def deliver(name: str, options: dict[str, Any], sent: Message) -> tuple[Request,
     assert not list(Draft202012Validator(connector.manifest.options).iter_errors(options))
     assert not list(Draft202012Validator(connector.manifest.operations[sent.operation].params).iter_errors(sent.params))
     settings = Settings(name=name, options=options)
-    request = prepare(connector, sent, settings)
+    ask = next(conversation(connector, [sent], settings))
+    request = ask.request
     send = target_sender(settings, NetworkPolicy(allow_hosts=frozenset({"127.0.0.1"})))
-    return request, outcome_of(connector, send(request), sent, settings)
+    return request, outcome_of(connector, send(request), sent, settings, ask)
 
 
 # --- what holds for all of them ---------------------------------------------------------------------------------------
@@ -392,7 +393,13 @@ def test_what_an_answer_means(
     *, name: str, status: int, body: bytes, verdict: str, target_id: str | None, wait: float | None
 ) -> None:
     sent = message({}, "request" if name == "http" else "send")
-    outcome = outcome_of(ALL[name], Answer(status=status, headers={}, body=body), sent, Settings(name=name))
+    outcome = outcome_of(
+        ALL[name],
+        Answer(status=status, headers={}, body=body),
+        sent,
+        Settings(name=name),
+        Ask(request=Request(method="POST", url="")),
+    )
     assert (outcome.verdict.value, outcome.target_id, outcome.retry_after) == (verdict, target_id, wait)
 
 

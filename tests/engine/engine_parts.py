@@ -17,6 +17,7 @@ from bridge.config.configuration import load_configuration
 from bridge.core.contracts import Accepted, Call, Challenge, Inbound, Settings, SimulatedPlatform
 from bridge.core.manifest import SourceConnector, TargetConnector
 from bridge.engine.deliver import DeliverStage
+from bridge.engine.destination import Destination
 from bridge.engine.line import Line, SourceLine, TargetLine
 from bridge.engine.process import ProcessStage
 from bridge.engine.shipper import Lanes
@@ -26,6 +27,7 @@ from bridge.flow.mapping import Mapping as EventMapping
 from bridge.flow.mapping import compile_mapping
 from bridge.flow.receive import verify
 from bridge.ledger.accepting import accept
+from bridge.ledger.byhand import resume
 from bridge.ledger.database import Ledger, milliseconds
 from bridge.ledger.lanes import claim, due_lanes, release, take
 from bridge.ledger.tables import attempts, deliveries_in, events, messages
@@ -130,6 +132,8 @@ class Parts:
     def settle(self, *, later: float = 0.0, rounds: int = 20, stage: str = "") -> None:
         """Work on all lanes that are due `later` seconds from now, until none is, or for some rounds."""
         stages = self.stages()
+        if later:
+            resume(self.ledger, TARGET, who="the test")  # by then, whatever pause the target was given is over
         for _ in range(rounds):
             now = milliseconds(datetime.now(UTC)) + int(later * 1000)
             due = [lane for lane in due_lanes(self.ledger, now_ms=now) if lane.startswith(stage)]
@@ -211,7 +215,8 @@ def parts_for(
     if not with_api:
         entry.pop("api", None)
     crm = {"connector": "http", "base_url": target.url} | dict(target_options or {})
-    document = {"version": 1, "sources": {SOURCE: entry}, "targets": {TARGET: crm}}
+    network = {"allow_hosts": ["127.0.0.1"]}
+    document = {"version": 1, "sources": {SOURCE: entry}, "targets": {TARGET: crm}, "network": network}
     file = folder / "bridge.yaml"
     (folder / "mappings").mkdir(exist_ok=True)
     file.write_text(json.dumps(document), "utf-8")
@@ -244,6 +249,7 @@ def parts_for(
                     first_delay=timedelta(seconds=1), max_delay=timedelta(seconds=10), longest=timedelta(hours=72)
                 ),
                 send=target_sender(configuration.targets[TARGET].settings, _POLICY, connections=4),
+                destination=Destination(ledger, TARGET, "", woken.update),
             )
         },
         mappings=lambda: tuple(mappings.values()),

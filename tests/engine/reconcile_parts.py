@@ -36,6 +36,7 @@ from bridge.core.nouns import Data, Submission
 from bridge.core.payload import Payload
 from bridge.core.signing import fingerprint
 from bridge.engine.deliver import DeliverStage
+from bridge.engine.destination import Destination
 from bridge.engine.line import Line, SourceLine, TargetLine
 from bridge.engine.process import ProcessStage
 from bridge.engine.reconcile import Reconciler, reconcilers
@@ -309,6 +310,7 @@ def office(ledger: Ledger) -> Office:
                         first_delay=timedelta(seconds=1), max_delay=timedelta(seconds=10), longest=timedelta(hours=72)
                     ),
                     send=target_sender(crm, _POLICY, connections=2),
+                    destination=Destination(ledger, TARGET, "", woken.update),
                 )
             },
             mappings=lambda: (mapping,),

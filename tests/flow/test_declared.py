@@ -13,7 +13,7 @@ import pytest
 from bridge.core.contracts import Message, Request, Settings
 from bridge.core.errors import TargetError
 from bridge.core.manifest import TargetConnector, target_manifest
-from bridge.flow.declared import prepare
+from bridge.flow.conversation import conversation
 
 EVENT = {"id": "e1", "type": "edu.grade.published.v1", "data": {"grade": {"label": "10"}, "person": None}}
 BASE = "https://crm.example/api"
@@ -50,7 +50,8 @@ def request(
         attempt=attempt,
         sent_at=datetime(2026, 6, 5, 9, 30, tzinfo=UTC),
     )
-    return prepare(connector, message, Settings(name="crm", options={"base_url": BASE} | (options or {})))
+    settings = Settings(name="crm", options={"base_url": BASE} | (options or {}))
+    return next(conversation(connector, [message], settings)).request
 
 
 def test_a_lone_expression_keeps_its_type_and_text_around_one_makes_text() -> None:
@@ -163,4 +164,4 @@ def test_an_operation_that_is_not_there() -> None:
         sent_at=datetime(2026, 1, 1, tzinfo=UTC),
     )
     with pytest.raises(TargetError, match="crm has no operation gone"):
-        prepare(connector, message, Settings(name="t"))
+        next(conversation(connector, [message], Settings(name="t")))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bridge.core.contracts import Answer, Message, Outcome, Settings, Verdict
+from bridge.core.contracts import Answer, Ask, Message, Outcome, Request, Settings, Verdict
 from bridge.core.manifest import Operation, TargetConnector, target_manifest
 from bridge.flow.judge import (
     AnswerLost,
@@ -22,6 +22,8 @@ from bridge.flow.judge import (
 from bridge.flow.retry import next_attempt
 
 NOW = datetime(2026, 6, 5, 9, 30, tzinfo=UTC)
+
+ASK = Ask(request=Request(method="POST", url="https://target.example/"))
 
 
 def answer(status: int = 200, body: bytes = b"", **headers: str) -> Answer:
@@ -174,11 +176,11 @@ def test_a_lost_answer_is_held_where_a_second_request_could_do_harm(
 ) -> None:
     settings = Settings(name="t", options={"on_ambiguous": on_ambiguous} if on_ambiguous else {})
     silence = AnswerLost("no answer in time")
-    assert outcome_of_silence(silence, operation(idempotent=idempotent), settings).verdict is verdict
+    assert outcome_of_silence(silence, operation(idempotent=idempotent), settings, ASK).verdict is verdict
 
 
 def test_what_was_never_sent_is_always_tried_again() -> None:
-    outcome = outcome_of_silence(NotSent("refused"), operation(idempotent=False), Settings(name="t"))
+    outcome = outcome_of_silence(NotSent("refused"), operation(idempotent=False), Settings(name="t"), ASK)
     assert outcome == Outcome(verdict=Verdict.RETRY, reason="refused")
 
 
@@ -210,7 +212,8 @@ def test_rules_of_the_operation_go_before_those_of_the_target_and_both_before_ht
     )
 
     def verdict(status: int, **options: str) -> str:
-        return outcome_of(connector, answer(status), message, Settings(name="t", options=options)).verdict.value
+        settings = Settings(name="t", options=options)
+        return outcome_of(connector, answer(status), message, settings, ASK).verdict.value
 
     assert [verdict(status) for status in (404, 409, 429, 200, 500)] == [
         "retry",

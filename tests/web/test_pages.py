@@ -97,7 +97,7 @@ def test_ready_when_all_is_well(client: Client) -> None:
     assert reply.status == 200
     assert reply.json == {
         "status": "ready",
-        "checks": {"storage": "ok", "ledger": "ok", "redis": "ok", "mappings": "ok", "sources": "ok"},
+        "checks": {"storage": "ok", "ledger": "ok", "redis": "ok", "mappings": "ok", "sources": "ok", "targets": "ok"},
     }
 
 
