@@ -32,8 +32,8 @@ def registry() -> Registry:
             for name, (code, simulator) in connectors.SOURCES.items()
         },
         targets={
-            name: target_connector(_FOLDER / name, connectors.TARGETS.get(name))
-            for name in sorted((*connectors.TARGETS, *connectors.DECLARED_TARGETS))
+            name: target_connector(_FOLDER / name, code, simulator)
+            for name, (code, simulator) in connectors.TARGETS.items()
         },
     )
 
@@ -47,6 +47,7 @@ def web_app(context: Context) -> Flask:
     from bridge.engine.shipper import Lanes
     from bridge.journal.writer import JournalWriter
     from bridge.ledger.database import Ledger
+    from bridge.web.api import Api
     from bridge.web.app import WebParts, create_app
     from bridge.web.health import Health
     from bridge.web.hooks import Receiver
@@ -77,6 +78,11 @@ def web_app(context: Context) -> Flask:
             ledger=ledger,
             console=configuration.web.console,
             max_body_bytes=configuration.web.max_body_bytes,
+            api=Api(
+                sources=frozenset(configuration.sources),
+                streams=configuration.web.streams,
+                stream_seconds=configuration.web.stream_minutes * 60,
+            ),
         )
     )
 

@@ -24,11 +24,14 @@ _VERBS: Final = {
     "events": "events",
     "replay": "events",
     "deliveries": "deliveries",
+    "targets": "targets",
     "mapping": "mapping",
     "simulate": "simulate",
     "connector": "connector",
+    "new": "new",
     "subscriptions": "subscriptions",
     "reconcile": "reconcile",
+    "tokens": "tokens",
     "demo": "demo",
 }
 

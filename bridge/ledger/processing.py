@@ -15,6 +15,7 @@ from bridge.core.events import Event, Json
 from bridge.ledger.database import Ledger, insert_new, milliseconds
 from bridge.ledger.duties import ask_for, reconciling
 from bridge.ledger.facts import Telling, Told, already_told, note_repeat
+from bridge.ledger.feed import changed, offer
 from bridge.ledger.figures import count
 from bridge.ledger.lanes import Lease, put_off, renew
 from bridge.ledger.tables import deliveries_in, events, messages
@@ -105,7 +106,7 @@ def finish(
     with ledger.write() as connection:
         renew(connection, lease)
         told = _told(connection, processed)
-        lanes = _store(connection, processed, told)
+        lanes, offered = _store(connection, processed, told)
         _close(connection, [(entry.seq, "done", None) for entry in processed if entry.again_ms is None])
         for entry in processed:
             if entry.again_ms is not None:
@@ -121,6 +122,7 @@ def finish(
             )
         put_off(connection, deliveries_in, ((late.order_key, late.due_ms) for late in postponed))
         count(connection, Counter((f"source:{entry.source}", "dead") for entry in dead))
+        offer(connection, offered)  # last: whoever comes after us waits from here until the commit
     return lanes
 
 
@@ -149,7 +151,8 @@ def _told(connection: Connection, processed: Sequence[Processed]) -> Told:
     return told
 
 
-def _store(connection: Connection, processed: Sequence[Processed], told: Told) -> set[str]:
+def _store(connection: Connection, processed: Sequence[Processed], told: Told) -> tuple[set[str], set[str]]:
+    """Gives the lanes to wake, and the ids of the events that are new or not as they were."""
     now = _now()
     rows = [
         _event_row(entry.seq, event)
@@ -159,6 +162,7 @@ def _store(connection: Connection, processed: Sequence[Processed], told: Told) -
     ]
     fresh = set(insert_new(connection, events, rows, "id"))
     again = {event.event.id for entry in processed if entry.purpose != "new" for event in entry.events} - fresh
+    offered = fresh | changed(connection, {row["id"]: row["body"] for row in rows if row["id"] in again})
     for row in rows:
         if row["id"] in again:
             connection.execute(update(events).where(events.c.id == row["id"]).values(row))
@@ -181,7 +185,8 @@ def _store(connection: Connection, processed: Sequence[Processed], told: Told) -
         if message.status == "dead":
             figures[f"target:{message.target}", "dead"] += 1
     count(connection, figures)
-    return {message.lane for message in wanted if message.status == "waiting" and message.key in new | repeated}
+    woken = {message.lane for message in wanted if message.status == "waiting" and message.key in new | repeated}
+    return woken, offered
 
 
 def _counted(processed: Sequence[Processed], fresh: Collection[str]) -> Counter[tuple[str, str]]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flask import Flask
 
 from bridge.ledger.database import Ledger
+from bridge.web.api import Api, api
 from bridge.web.console import console
 from bridge.web.health import Health, health
 from bridge.web.hooks import Receiver, hooks
@@ -23,6 +24,7 @@ class WebParts:
     ledger: Callable[[], Ledger]
     console: str
     max_body_bytes: int
+    api: Api = field(default_factory=Api)
 
 
 def create_app(parts: WebParts) -> Flask:
@@ -32,6 +34,7 @@ def create_app(parts: WebParts) -> Flask:
     app.register_blueprint(hooks(parts.receiver))
     app.register_blueprint(health(parts.health))
     app.register_blueprint(schemas())
+    app.register_blueprint(api(parts.ledger, parts.api))
     if parts.console != "off":
         app.register_blueprint(console(parts.ledger, only_local=parts.console == "local"))
     return app

@@ -24,6 +24,7 @@ from bridge.engine.hints import Hints
 from bridge.engine.shipper import Lanes
 from bridge.ledger.database import Ledger
 from bridge.main import registry
+from bridge.web.api import Api
 from bridge.web.app import WebParts, create_app
 from bridge.web.health import Health
 from bridge.web.hooks import Receiver
@@ -53,6 +54,7 @@ class Web:
     ping_redis: Callable[[], None] = lambda: None
     problems: list[str] = field(default_factory=list)
     journal: Path | None = None
+    api: Api = field(default_factory=Api)
 
     def app(self) -> Any:
         return create_app(
@@ -67,6 +69,7 @@ class Web:
                 ledger=lambda: self.ledger,
                 console=self.console,
                 max_body_bytes=MAX_BODY,
+                api=self.api,
             )
         )
 
@@ -77,7 +80,7 @@ class Web:
     @contextmanager
     def served(self) -> Iterator[Client]:
         server = make_server("127.0.0.1", 0, self.app(), threaded=True)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
         try:
             yield Client(server.server_port)
@@ -131,7 +134,7 @@ def build(folder: Path, ledger: Ledger) -> Web:
     known = registry()
     entries = {name: entry.simulator.settings(SECRET, "http://127.0.0.1:9") for name, entry in known.sources.items()}
     file = folder / "bridge.yaml"
-    file.write_text(json.dumps({"version": 1, "sources": entries}), "utf-8")
+    file.write_text(json.dumps({"version": 1, "sources": entries, "network": {"allow_hosts": ["127.0.0.1"]}}), "utf-8")
     configuration = load_configuration(file, sources=known.sources, targets=known.targets, environ={})
     sources = receiving(configuration, known)
     keep = in_ledger(lambda: ledger, Lanes(sources=sources), Hints(no_redis))
