@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from bridge.core.manifest import Registry
 if TYPE_CHECKING:  # what only some verbs need is imported when they run
     from flask import Flask
 
+    from bridge.config.own_connectors import OwnConnectors
     from bridge.config.values import Configuration, LogConfig
     from bridge.engine.hints import Hints
     from bridge.ledger.database import Ledger
@@ -32,19 +33,40 @@ _RETRY_SECONDS = 1.0
 _WIDE = 1000  # columns of a table that goes into a pipe or a file: there ids must stay whole
 
 
-@dataclass
 class Context:
-    """One run of the command. Reads bridge.yaml when a verb first needs it, and ends in words if it cannot be used."""
+    """One run of the command. Reads bridge.yaml when a verb first needs it, and ends in words if it cannot be used.
 
-    registry: Registry
-    web_app: Callable[[Context], Flask]
-    file: Path = Path("bridge.yaml")
+    `registry` is what ships; the connectors that stand beside bridge.yaml join it.
+    """
+
+    def __init__(
+        self, registry: Registry, web_app: Callable[[Context], Flask], file: Path = Path("bridge.yaml")
+    ) -> None:
+        self._shipped = registry
+        self.web_app = web_app
+        self.file = file
+
+    @cached_property
+    def own_connectors(self) -> OwnConnectors:
+        """The connectors that stand beside bridge.yaml, and what is wrong with others."""
+        from bridge.config.own_connectors import own_connectors
+
+        return own_connectors(self.file, taken=self._shipped.targets)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """All connectors that can be used."""
+        own = {name: entry.connector for name, entry in self.own_connectors.connectors.items()}
+        return replace(self._shipped, targets={**self._shipped.targets, **own})
 
     @cached_property
     def configuration(self) -> Configuration:
         from bridge.config.configuration import load_configuration
 
+        problems = self.own_connectors.problems
         try:
+            if problems:
+                raise ConfigurationError(problems)
             return load_configuration(
                 self.file, sources=self.registry.sources, targets=self.registry.targets, environ=os.environ
             )

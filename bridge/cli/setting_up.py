@@ -15,6 +15,7 @@ from bridge.core.errors import Problem
 from bridge.engine.assembly import journal_folder, redis_folder
 from bridge.engine.redis_server import pinger
 from bridge.ledger.alerts import open_alerts
+from bridge.testing.target_cases import own_problems, tests_of, untested
 
 
 @click.command()
@@ -34,30 +35,38 @@ def init(context: Context, folder: Path) -> None:
 @click.option("--json", "json_output", is_flag=True, help="For programs.")
 @pass_context
 def check(context: Context, *, json_output: bool) -> None:
-    """Find everything that is wrong with bridge.yaml and the mappings, and run the mappings' tests."""
+    """Find all that is wrong with bridge.yaml, the mappings and the connectors beside it, and run their tests."""
     report = check_all(
         context.file, sources=context.registry.sources, targets=context.registry.targets, environ=os.environ
     )
+    own = context.own_connectors
+    failed = {name: own_problems(entry) for name, entry in own.connectors.items()}
+    problems = [*own.problems, *(problem for each in failed.values() for problem in each), *report.all_problems]
+    warnings = [*(lack for entry in own.connectors.values() for lack in untested(entry)), *report.warnings]
+    tests = sum(entry.tests for entry in report.mappings) + sum(map(tests_of, own.connectors.values()))
     if json_output:
         as_json(
             {
-                "ok": report.ok,
-                "problems": [_document(problem) for problem in report.all_problems],
-                "warnings": [_document(problem) for problem in report.warnings],
+                "ok": not problems,
+                "problems": [_document(problem) for problem in problems],
+                "warnings": [_document(problem) for problem in warnings],
                 "mappings": {entry.name: {"tests": entry.tests, "ok": not entry.problems} for entry in report.mappings},
+                "connectors": {
+                    name: {"tests": tests_of(entry), "ok": not failed[name]} for name, entry in own.connectors.items()
+                },
             }
         )
     else:
-        for warning in report.warnings:
+        for warning in warnings:
             click.secho(f"warning: {warning}", fg="yellow", err=True)
-        for problem in report.all_problems:
+        for problem in problems:
             click.secho(str(problem), fg="red", err=True)
-        tests = sum(entry.tests for entry in report.mappings)
-        if report.ok:
-            click.secho(f"{context.file}: fine. {len(report.mappings)} mappings, {tests} tests passed.", fg="green")
+        found = f"{len(report.mappings)} mappings" + (f", {len(own.connectors)} connectors" if own.connectors else "")
+        if problems:
+            click.secho(f"{len(problems)} problems.", fg="red", err=True)
         else:
-            click.secho(f"{len(report.all_problems)} problems.", fg="red", err=True)
-    if not report.ok:
+            click.secho(f"{context.file}: fine. {found}, {tests} tests passed.", fg="green")
+    if problems:
         raise click.exceptions.Exit(1)
 
 

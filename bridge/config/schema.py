@@ -106,6 +106,7 @@ def _entry(common: Mapping[str, Any], name: str, options: Mapping[str, Any]) -> 
             "connector": {"const": name, "description": "The connector's name"},
         },
         "required": [*common["required"], *options.get("required", ())],
+        **({"anyOf": options["anyOf"]} if "anyOf" in options else {}),
         "additionalProperties": False,
     }
 

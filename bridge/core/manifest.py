@@ -252,11 +252,14 @@ def target_manifest(document: Mapping[str, Any]) -> TargetManifest:
 def _target_options(document: Mapping[str, Any]) -> Mapping[str, Any]:
     """The options with `auth` among them, where the manifest names the kinds that the target takes."""
     options, required = document.get("options", {}), document.get("required", [])
-    if "auth" not in document:
-        return _schema(options, required=required)
+    if "auth" in document:
+        options = {**options, "auth": auth_schema(document["auth"])}
     if document.get("auth_required", False):
         required = [*required, "auth"]
-    return _schema({**options, "auth": auth_schema(document["auth"])}, required=required)
+    schema = _schema(options, required=required)
+    if "either" in document:
+        return {**schema, "anyOf": [{"required": [name]} for name in document["either"]]}
+    return schema
 
 
 def _step(entry: Mapping[str, Any]) -> Step:

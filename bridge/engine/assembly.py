@@ -18,7 +18,7 @@ from redis.retry import Retry
 from bridge.config.live import LiveMappings, Snapshot
 from bridge.config.mappings import load_mappings, loader
 from bridge.config.values import Configuration, SourceConfig, TargetConfig
-from bridge.core.contracts import Settings
+from bridge.core.contracts import Answer, Request, Settings
 from bridge.core.manifest import Registry, SourceConnector
 from bridge.core.signing import canonical_json, fingerprint
 from bridge.engine.deliver import DeliverStage
@@ -35,6 +35,7 @@ from bridge.outbound.budget import rules_of
 from bridge.outbound.gate import Gate
 from bridge.outbound.guard import NetworkPolicy
 from bridge.outbound.kept import KeptAnswers
+from bridge.outbound.pace import in_turn, rules_for
 from bridge.outbound.shared_answers import SharedAnswers
 from bridge.outbound.shared_server import SharedServer
 from bridge.outbound.source_api import Context, credential_of, platform_of
@@ -129,7 +130,13 @@ def line_of(configuration: Configuration, registry: Registry, ledger: Ledger, hi
     threading.Thread(target=_keep_looking, args=(mappings,), name="mappings", daemon=True).start()
     redis = _optional(redis_of(configuration, timeout=2.0))
     sources = sources_of(configuration, registry, redis)
-    ways = _Ways(policy=_policy(configuration), tokens=TokenCache(redis), ledger=ledger)
+    ways = _Ways(
+        policy=_policy(configuration),
+        tokens=TokenCache(redis),
+        ledger=ledger,
+        server=_server(redis),
+        shares=2 * configuration.workers.processes,
+    )
     return Line(
         ledger=ledger,
         sources=sources,
@@ -174,11 +181,13 @@ def _destination(target: TargetConfig, ledger: Ledger, hints: Hints) -> Destinat
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Ways:
-    """What the ways to all targets share."""
+    """What the ways to all targets share, and among how many processes a rate is divided without Redis."""
 
     policy: NetworkPolicy
     tokens: TokenCache
     ledger: Ledger
+    server: SharedServer | None
+    shares: int
 
 
 def _target(target: TargetConfig, registry: Registry, ways: _Ways, destination: Destination) -> TargetLine:
@@ -193,15 +202,30 @@ def _target(target: TargetConfig, registry: Registry, ways: _Ways, destination: 
             max_delay=target.retry.max_delay,
             longest=target.retry.max_age,
         ),
-        send=target_sender(
-            target.settings,
-            replace(ways.policy, transport=target.transport),
-            connections=target.concurrency,
-            tokens=ways.tokens,
-            ledger=ways.ledger,
-        ),
+        send=_paced(target, ways, _sender(target, ways)),
         destination=destination,
     )
+
+
+def _sender(target: TargetConfig, ways: _Ways) -> Callable[[Request], Answer]:
+    return target_sender(
+        target.settings,
+        replace(ways.policy, transport=target.transport),
+        connections=target.concurrency,
+        tokens=ways.tokens,
+        ledger=ways.ledger,
+    )
+
+
+def _paced(target: TargetConfig, ways: _Ways, send: Callable[[Request], Answer]) -> Callable[[Request], Answer]:
+    """Two targets with one account, as far as their settings tell, keep to its rate together."""
+    if target.rate is None:
+        return send
+    options = target.settings.options
+    account = fingerprint([target.connector, canonical_json(options.get("auth") or dict(options))])
+    rules = rules_for(target.rate, timeout=float(options.get("timeout", 60.0)))
+    gate = Gate(f"target:{target.name}", rules, server=ways.server, credential=account, shares=ways.shares)
+    return in_turn(send, gate)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

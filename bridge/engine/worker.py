@@ -23,10 +23,12 @@ from bridge.ledger.database import Ledger, milliseconds
 from bridge.ledger.lanes import Lease, LeaseLost, claim, claim_counted, has_due, release, take
 
 SLICE_SECONDS: Final = 3.0
-LINGER_SECONDS: Final = 0.4
+LINGER_SECONDS: Final = 1.5
 """How long an empty lane is kept: waking one costs more than looking at it a few times."""
 
 _LOOK_SECONDS: Final = 0.04
+_LONGEST_LOOK_SECONDS: Final = 0.12
+"""How often it is looked at: the longer it is empty, the more seldom."""
 _YIELD_SECONDS: Final = 0.002
 _LONGEST_YIELD_SECONDS: Final = 0.03
 _log = structlog.get_logger(__name__)
@@ -113,7 +115,7 @@ class Lanes:
         stage = self._stages[lease.lane.partition(":")[0]]
         suspects = lease.suspects
         now = time.monotonic()
-        end, leave = now + SLICE_SECONDS, now + LINGER_SECONDS
+        end, leave, look = now + SLICE_SECONDS, now + LINGER_SECONDS, _LOOK_SECONDS
         while now < end and not self._stopping.is_set():
             ask = claim_counted if suspects else claim
             rows = ask(self._ledger, lease, now_ms=_now(), limit=stage.batch)
@@ -121,8 +123,9 @@ class Lanes:
             if rows:
                 stage.work(lease, rows)
                 leave = time.monotonic() + LINGER_SECONDS
+            look = _LOOK_SECONDS if rows else min(look * 1.25, _LONGEST_LOOK_SECONDS)
             if len(rows) < stage.batch and not suspects:
-                self._stopping.wait(_LOOK_SECONDS)  # a batch of one costs almost as much as a full one
+                self._stopping.wait(look)  # a batch of one costs almost as much as a full one
             now = time.monotonic()
             if not rows and now >= leave:
                 return False, 0

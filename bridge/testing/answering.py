@@ -8,16 +8,22 @@ demonstrations on this machine, never for the internet.
 from __future__ import annotations
 
 import socket
+import struct
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final
 
 _REASONS: Final = {
     200: "OK",
+    201: "Created",
+    202: "Accepted",
+    204: "No Content",
     400: "Bad Request",
+    401: "Unauthorized",
     404: "Not Found",
+    409: "Conflict",
     429: "Too Many Requests",
     503: "Service Unavailable",
 }
@@ -36,14 +42,30 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer; without `body` it has none."""
+    """An answer; without `body` it has none.
+
+    `length` is what it says of its length where that is not its body's, and `more` are the pieces that follow the body,
+    made as they are sent; the connection closes after both.
+    """
 
     status: int = 200
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    length: int | None = None
+    more: Iterable[bytes] = ()
+
+    @property
+    def last(self) -> bool:
+        """Whether the connection closes after it."""
+        said = (value.lower() for name, value in self.headers.items() if name.lower() == "connection")
+        return self.length is not None or "close" in said
 
 
-Answering = Callable[[Asked], Reply | None]
+class Reset:
+    """Instead of an answer: the connection is torn down with a TCP reset."""
+
+
+Answering = Callable[[Asked], Reply | Reset | None]
 """Called from many threads; None closes the connection without an answer."""
 
 
@@ -103,10 +125,14 @@ class LocalServer:
         try:
             while asked := _read(reader, connection):
                 reply = self._answer(asked)
-                if reply is None:
+                if isinstance(reply, Reset):  # what lingers for no time is reset, not closed
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                if not isinstance(reply, Reply):
                     break
                 connection.sendall(_written(reply, asked.method))
-                if asked.headers.get("connection", "").lower() == "close":
+                for piece in reply.more:
+                    connection.sendall(piece)
+                if reply.last or asked.headers.get("connection", "").lower() == "close":
                     break
         except (OSError, ValueError):  # the client went away, or does not speak HTTP
             pass
@@ -158,6 +184,6 @@ def _written(reply: Reply, method: str) -> bytes:
     lines = [f"HTTP/1.1 {reply.status} {_REASONS.get(reply.status, 'Status')}"]
     lines += [f"{name}: {value}" for name, value in reply.headers.items()]
     if reply.status != 204 and reply.status >= 200:
-        lines.append(f"Content-Length: {len(reply.body)}")
+        lines.append(f"Content-Length: {len(reply.body) if reply.length is None else reply.length}")
     head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
     return head if method == "HEAD" or reply.status == 204 else head + reply.body

@@ -24,6 +24,8 @@ from urllib.parse import urlencode
 
 from ruamel.yaml import YAML
 
+from bridge.config.documents import read_document
+from bridge.config.shipped import shipped_mappings
 from bridge.core.contracts import Call, SimulatedPlatform
 from bridge.core.manifest import SourceConnector
 from bridge.journal.reader import oldest_record, segments
@@ -47,7 +49,7 @@ _TARGETS: Final[Mapping[str, Mapping[str, Any]]] = {
     "sis": {"connector": "webhook"},
     "zap": {"connector": "zapier"},
 }
-"""The targets that the shipped mappings name; here all of them are the same counting server."""
+"""Targets that shipped mappings name; here all of them are the same counting server."""
 
 _SHARES: Final[Mapping[str, float]] = {"wiseflow": 0.35, "edusign": 0.35, "wise": 0.2, "inspera": 0.1}
 _MARK: Final = "# Written by the demo; every run writes it anew.\n"
@@ -105,6 +107,8 @@ class Campus:
             platform = connector.simulator.platform()
             server = self._stack.enter_context(serve_platform(platform))
             self._platforms[name] = (platform, server, secrets.token_hex(16))
+        if self.mappings == shipped_mappings():
+            self.mappings = self._those_that_fit()
         self._write_configuration()
         return self
 
@@ -237,6 +241,16 @@ class Campus:
 
     def _shipped(self) -> bool:
         return oldest_record(self.data / "journal") is None
+
+    def _those_that_fit(self) -> Path:
+        """A folder with the shipped mappings whose targets are here: there are more systems than this campus has."""
+        folder = self.folder / "mappings"
+        folder.mkdir(exist_ok=True)
+        for file in sorted(self.mappings.glob("*.yaml")):
+            document, _ = read_document(file)
+            if document is not None and document.value["target"] in self.targets:
+                shutil.copy(file, folder)
+        return folder
 
     def _write_configuration(self) -> None:
         document: dict[str, Any] = {

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import Counter
 from types import TracebackType
-from typing import Any, Final
-from urllib.parse import parse_qsl, unquote, urlsplit
 
-from bridge.core.contracts import ApiCall, SimulatedPlatform
+from bridge.core.contracts import SimulatedPlatform
 from bridge.testing.answering import Asked, LocalServer, Reply
-
-_JSON: Final = {"Content-Type": "application/json"}
-_TEXT: Final = {"Content-Type": "text/html; charset=utf-8"}
+from bridge.testing.api_serving import JSON, api_call, http_reply
 
 
 class PlatformServer:
@@ -89,33 +84,13 @@ class PlatformServer:
                 self._failing = None
                 return None
             self._failing = (status, until, calls - 1, headers)
-            return Reply(status, b"{}", {**_JSON, **headers})
+            return Reply(status, b"{}", {**JSON, **headers})
 
     def _genuine(self, asked: Asked) -> Reply:
-        target = urlsplit(asked.target)
-        kind = asked.headers.get("content-type", "").partition(";")[0].strip().lower()
-        document: Any = None
-        form: dict[str, str] = {}
-        if kind == "application/x-www-form-urlencoded":
-            form = dict(parse_qsl(asked.body.decode("utf-8", "replace"), keep_blank_values=True))
-        elif asked.body:
-            try:
-                document = json.loads(asked.body)
-            except ValueError:
-                return Reply(400, b'{"error":"not JSON"}', _JSON)
-        reply = self._platform.answer(
-            ApiCall(
-                method=asked.method,
-                path=unquote(target.path),
-                query=dict(parse_qsl(target.query, keep_blank_values=True)),
-                headers=asked.headers,
-                form=form,
-                json=document,
-            )
-        )
-        if reply.text is not None:
-            return Reply(reply.status, reply.text.encode(), {**_TEXT, **reply.headers})
-        return Reply(reply.status, json.dumps(reply.json).encode(), {**_JSON, **reply.headers})
+        call = api_call(asked)
+        if call.json is None and not call.form and asked.body not in (b"", b"null"):
+            return Reply(400, b'{"error":"not JSON"}', JSON)
+        return http_reply(self._platform.answer(call))
 
 
 def serve_platform(platform: SimulatedPlatform, host: str = "127.0.0.1", port: int = 0) -> PlatformServer:

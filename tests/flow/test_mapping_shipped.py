@@ -13,6 +13,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from ruamel.yaml import YAML
 
+import connectors
 from bridge.core.events import Json
 from bridge.core.vocabulary import TYPES
 from bridge.flow.blank import inline_event
@@ -21,11 +22,11 @@ from bridge.flow.mapping import Mapping, compile_mapping, run_tests
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "mappings").glob("*.yaml"))
 
-TARGETS = {
+NAMES = {
     "crm": "http", "lms": "http", "lrs": "http", "sis": "webhook", "alerts": "webhook", "events": "cloudevents",
-    "zap": "zapier", "make": "make", "pabbly": "pabbly", "n8n": "n8n", "flow": "power_automate",
+    "zap": "zapier", "flow": "power_automate",
 }  # fmt: skip
-"""What each name stands for in the descriptions."""
+"""What these names stand for in the descriptions; other targets are called as their connectors are."""
 
 
 def load(path: Path) -> Dictionary[str, Any]:
@@ -48,14 +49,14 @@ def fixture(name: str) -> Sequence[Json]:
 
 
 def params_of(target: str, operation: str) -> Json:
-    manifest = load(ROOT / "connectors" / TARGETS[target] / "manifest.yaml")
+    manifest = load(ROOT / "connectors" / NAMES.get(target, target) / "manifest.yaml")
     params: Json = manifest["target"]["operations"][operation]["params"]
     return params
 
 
 def test_there_are_mappings_for_every_kind_of_target() -> None:
     assert len(FILES) >= 10
-    assert {TARGETS[compiled(path).target] for path in FILES} == set(TARGETS.values())
+    assert {NAMES.get(target, target) for target in (compiled(path).target for path in FILES)} == set(connectors.TARGETS)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -68,7 +69,8 @@ def test_a_shipped_mapping_passes_its_tests(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_shipped_mapping_says_what_it_is_for_and_tests_both_ways(path: Path) -> None:
     mapping = compiled(path)
-    assert f"Target {mapping.target}: connector {TARGETS[mapping.target]}" in mapping.description.replace("\n", " ")
+    connector = NAMES.get(mapping.target, mapping.target)
+    assert f"Target {mapping.target}: connector {connector}" in mapping.description.replace("\n", " ")
     assert any(test.get("expect") not in (None, "skipped") for test in mapping.tests)
     schema = json.loads(resources.files("bridge.config").joinpath("mapping.schema.json").read_text("utf-8"))
     Draft202012Validator(schema).validate(load(path))

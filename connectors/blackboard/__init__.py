@@ -1,0 +1,1 @@
+"""Blackboard Learn: users, enrolments and grades over its REST API."""

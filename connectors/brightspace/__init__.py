@@ -1,0 +1,1 @@
+"""Brightspace (D2L): enrolments and grades over its Valence API."""

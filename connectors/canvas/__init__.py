@@ -1,0 +1,1 @@
+"""Canvas LMS: enrolments, people, grades and comments over its REST API."""

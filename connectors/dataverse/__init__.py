@@ -1,0 +1,1 @@
+"""Microsoft Dataverse, the database under Dynamics 365: rows over the Web API."""

@@ -1,0 +1,1 @@
+"""Moodle: people, enrolments and grades over its web services (REST)."""

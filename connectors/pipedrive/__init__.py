@@ -1,0 +1,1 @@
+"""Pipedrive: persons, deals and notes over its API."""

@@ -1,0 +1,1 @@
+"""Salesforce: records over the REST API."""

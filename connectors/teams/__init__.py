@@ -1,0 +1,1 @@
+"""Microsoft Teams: Workflows that post Adaptive Cards."""

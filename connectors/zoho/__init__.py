@@ -1,0 +1,1 @@
+"""Zoho CRM: records of any module, and notes, over its API."""
