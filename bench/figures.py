@@ -1,7 +1,7 @@
-"""Checks every figure that the READMEs quote against bench/results/latest.json; with --write puts them in.
+"""Checks every figure that the READMEs quote against bench/results/*.json; with --write puts them in.
 
 A quoted figure stands as `<!-- figure:NAME -->0.58<!-- /figure -->`. NAME is a path into the JSON, its parts divided by
-dots (`machine.cores`), and may end in `|` and how it is written: `|0`, `|1`, `|2` decimals, `|%` as a percentage.
+dots (`machine.cores`, or `delivering.one_worker.per_second` for those of another file than latest.json), and may end in `|` and how it is written: `|0`, `|1`, `|2` decimals, `|%` as a percentage.
 Without that it is written as it stands there.
 """
 
@@ -17,13 +17,20 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).parent.parent
 FILES: Final = (ROOT / "README.md", ROOT / "bench" / "README.md")
-LATEST: Final = ROOT / "bench" / "results" / "latest.json"
+RESULTS: Final = ROOT / "bench" / "results"
+OTHERS: Final = ("delivering", "enriching", "reconciling")
 _QUOTED: Final = re.compile(r"<!-- figure:(?P<name>[^ ]+) -->(?P<said>.*?)<!-- /figure -->", re.DOTALL)
 _MARK: Final = re.compile(r"<!-- /?figure")
 
 
 class UnknownFigure(Exception):
     """A name that is not in the results, or cannot be written as asked."""
+
+
+def measured() -> dict[str, Any]:
+    """All results: those of latest.json, and the others below their names."""
+    results: dict[str, Any] = json.loads((RESULTS / "latest.json").read_text("utf-8"))
+    return results | {name: json.loads((RESULTS / f"{name}.json").read_text("utf-8")) for name in OTHERS}
 
 
 def written(results: Mapping[str, Any], name: str) -> str:
@@ -73,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Check the figures that the READMEs quote.")
     parser.add_argument("--write", action="store_true", help="put the right figures in")
     write = parser.parse_args(arguments).write
-    results = json.loads(LATEST.read_text("utf-8"))
+    results = measured()
     wrong = 0
     for file in FILES:
         text = file.read_text("utf-8") if file.exists() else ""

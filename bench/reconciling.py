@@ -119,4 +119,6 @@ if __name__ == "__main__":
     if chosen.serve:
         serve(chosen.objects)
     else:
-        print(json.dumps(measure(chosen.objects, chosen.known), indent=2))
+        result = measure(chosen.objects, chosen.known)
+        (Path(__file__).parent / "results" / "reconciling.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+        print(json.dumps(result, indent=2))

@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from bridge import __version__
 from bridge.ledger.database import Ledger, moment
+from bridge.ledger.destinations import listed
 from bridge.ledger.figures import totals
 from bridge.ledger.lanes import oldest_unfinished
 from bridge.ledger.reading import list_events, list_messages
@@ -54,6 +55,7 @@ def _values(ledger: Ledger) -> dict[str, Any]:
     return {
         "sources": _named(sums, "source:"),
         "targets": _named(sums, "target:"),
+        "alone": listed(ledger),
         "oldest": {stage: moment(since) if since else None for stage, since in oldest.items()},
         "events": [
             {"id": row.id, "time": moment(row.time_ms), "source": row.source, "type": row.type, "subject": row.subject}

@@ -16,7 +16,9 @@ from web_parts import Client, Web, build, genuine, no_redis
 
 from bridge.core.events import Event
 from bridge.journal.writer import JournalWriter
+from bridge.ledger.byhand import pause, resume
 from bridge.ledger.database import Ledger
+from bridge.ledger.figures import count
 from bridge.ledger.lanes import take
 from bridge.ledger.processing import NewEvent, NewMessage, Processed, finish
 from bridge.ledger.tables import deliveries_in
@@ -172,6 +174,21 @@ def test_figures_have_the_names_that_the_documentation_gives(web: Web, client: C
     assert "# TYPE bridge_delivery_seconds histogram" in after
     assert value(after, 'bridge_oldest_unfinished_seconds{stage="process"}') >= 0.0
     assert "# TYPE bridge_oldest_unfinished_seconds gauge" in after
+
+
+def test_a_target_that_is_left_alone_is_said_everywhere(web: Web, client: Client) -> None:
+    with web.ledger.write() as connection:
+        count(connection, {("target:crm", "messages"): 1})
+    pause(web.ledger, "crm", "migration <on> Sunday", who="somebody")
+    document = client.ask("GET", "/readyz").json
+    assert (document["status"], document["checks"]["targets"]) == ("degraded", ["crm paused: migration <on> Sunday"])
+    metrics = client.ask("GET", "/metrics").body.decode()
+    assert value(metrics, 'bridge_target_left_alone{state="paused",target="crm"}') == 1.0
+    page = client.ask("GET", "/").body.decode()
+    assert 'title="migration &lt;on&gt; Sunday">paused' in page
+    assert "campusbridge targets list" in page
+    resume(web.ledger, "crm", who="somebody")
+    assert "targets list" not in client.ask("GET", "/").body.decode()
 
 
 def test_the_age_of_what_is_unfinished_grows(web: Web, client: Client) -> None:
