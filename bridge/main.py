@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import connectors
 from bridge.cli.app import campusbridge
 from bridge.cli.context import Context
-from bridge.config.connectors import source_connector, target_connector
+from bridge.config.connectors import Lazily, source_connector, target_connector
 from bridge.core.manifest import Registry
 
 if TYPE_CHECKING:
@@ -27,14 +27,18 @@ def main() -> None:
 def registry() -> Registry:
     """All connectors of this installation."""
     return Registry(
-        sources={
-            name: source_connector(_FOLDER / name, code, simulator)
-            for name, (code, simulator) in connectors.SOURCES.items()
-        },
-        targets={
-            name: target_connector(_FOLDER / name, code, simulator)
-            for name, (code, simulator) in connectors.TARGETS.items()
-        },
+        sources=Lazily(
+            {
+                name: partial(source_connector, _FOLDER / name, code, simulator)
+                for name, (code, simulator) in connectors.SOURCES.items()
+            }
+        ),
+        targets=Lazily(
+            {
+                name: partial(target_connector, _FOLDER / name, code, simulator)
+                for name, (code, simulator) in connectors.TARGETS.items()
+            }
+        ),
     )
 
 

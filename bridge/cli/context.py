@@ -7,11 +7,12 @@ import json
 import logging
 import os
 import sys
+from collections import ChainMap
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 import structlog
@@ -19,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bridge.core.errors import ConfigurationError
-from bridge.core.manifest import Registry
+from bridge.core.manifest import Registry, TargetConnector
 
 if TYPE_CHECKING:  # what only some verbs need is imported when they run
     from flask import Flask
@@ -57,7 +58,7 @@ class Context:
     def registry(self) -> Registry:
         """All connectors that can be used."""
         own = {name: entry.connector for name, entry in self.own_connectors.connectors.items()}
-        return replace(self._shipped, targets={**self._shipped.targets, **own})
+        return replace(self._shipped, targets=ChainMap(own, cast("dict[str, TargetConnector]", self._shipped.targets)))
 
     @cached_property
     def configuration(self) -> Configuration:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -98,22 +98,22 @@ def _entry_problems(
     targets: Mapping[str, TargetConnector],
 ) -> list[Problem]:
     """What is wrong with single sources and targets, each judged by its own connector's schema."""
-    schemas = {
-        "sources": {name: source_schema(connector) for name, connector in sources.items()},
-        "targets": {name: target_schema(connector) for name, connector in targets.items()},
-    }
     problems: list[Problem] = []
-    for section, known in schemas.items():
+
+    def judge(section: str, known: Mapping[str, Any], schema_of: Callable[[str], Mapping[str, Any]]) -> None:
         entries = resolved.value.get(section) if isinstance(resolved.value, dict) else None
         for name, entry in entries.items() if isinstance(entries, dict) else ():
             at: Steps = (section, name)
             connector = entry.get("connector") if isinstance(entry, dict) else None
             if isinstance(connector, str) and connector in known:
-                problems += problems_of(known[connector], entry, document, at=at, unknown=resolved.unknown)
+                problems.extend(problems_of(schema_of(connector), entry, document, at=at, unknown=resolved.unknown))
             elif isinstance(connector, str) and (*at, "connector") not in resolved.unknown:
                 hint = did_you_mean(connector, known)
                 message = f"there is no {section.removesuffix('s')} connector of this name"
                 problems.append(document.problem((*at, "connector"), message, hint))
+
+    judge("sources", sources, lambda connector: source_schema(sources[connector]))
+    judge("targets", targets, lambda connector: target_schema(targets[connector]))
     return problems
 
 
@@ -167,7 +167,7 @@ def _source(name: str, entry: Mapping[str, Any], connector: SourceConnector, tra
         enabled=entry.get("enabled", True),
         deadline=timedelta(seconds=seconds),
         enrich=entry.get("enrich", "all"),
-        budget=replace(manifest.budget, **entry.get("budget", {})),
+        budget=manifest.budget.changed(entry.get("budget", {})),
         reconcile_every=timedelta(hours=hours) if (hours := entry.get("reconcile_every_hours", 6)) else None,
         transport=transport,
     )

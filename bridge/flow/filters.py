@@ -7,6 +7,7 @@ NULL_AWARE. Sizes are bounded here where a result can be larger than what went i
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -68,6 +69,15 @@ def epoch_ms(value: object) -> int:
     """A time as Unix milliseconds."""
     moment = _moment(value)
     return int(moment.timestamp()) * 1000 + moment.microsecond // 1000
+
+
+def uuid5(value: object, namespace: object = None) -> str:
+    """A UUID that is the same for the same text (RFC 9562, version 5), in the namespace of URLs or in that of a UUID."""
+    try:
+        space = uuid.NAMESPACE_URL if namespace is None else uuid.UUID(text_of(namespace))
+    except ValueError:
+        raise Fault("uuid5 expected a UUID as its namespace") from None
+    return str(uuid.uuid5(space, text_of(value)))
 
 
 def odata_str(value: object) -> str:
@@ -199,7 +209,7 @@ def mapped(value: object, name: str | None = None, attribute: str | None = None,
 
 FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "urlseg": urlseg, "iso": iso, "date": date, "epoch_ms": epoch_ms, "odata_str": odata_str,
-    "slack_escape": slack_escape, "ids": ids, "money": money, "short": short_type, "tojson": json_text,
+    "slack_escape": slack_escape, "uuid5": uuid5, "ids": ids, "money": money, "short": short_type, "tojson": json_text,
     "default": default, "d": default, "present": present,
     "upper": lambda value: text_of(value).upper(), "lower": lambda value: text_of(value).lower(),
     "title": lambda value: text_of(value).title(), "capitalize": lambda value: text_of(value).capitalize(),

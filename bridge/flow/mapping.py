@@ -67,6 +67,7 @@ class Mapping:
     document: Json = field(repr=False)
     tests: tuple[Json, ...] = field(repr=False)
     allow_destructive: bool
+    state: str
     reads: frozenset[str] = field(repr=False)
     _params: Any = field(repr=False, compare=False)
 
@@ -112,8 +113,10 @@ CompiledMapping = Mapping
 
 
 def order_key(mapping: Mapping, event: Event) -> str | None:
-    """Messages of one key reach the target one after the other; None when the mapping asks for no order."""
-    return None if mapping.order == "none" else f"{mapping.name}|{mapping.target}|{event.state_key}"
+    """Messages of one key reach the target one after the other, also those of several mappings that write the same
+    state; None when the mapping asks for no order.
+    """
+    return None if mapping.order == "none" else f"{mapping.state}|{mapping.target}|{event.state_key}"
 
 
 def compile_mapping(name: str, document: object) -> Mapping:
@@ -152,6 +155,7 @@ def compile_mapping(name: str, document: object) -> Mapping:
         document=document,
         tests=tuple(document.get("tests", ())),
         allow_destructive=document.get("allow_destructive", False),
+        state=document.get("state", name),
         reads=frozenset().union(*(leaf.template.reads for leaf in leaves(params)), when.reads if when else ()),
         _params=params,
     )

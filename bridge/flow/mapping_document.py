@@ -13,7 +13,8 @@ Steps = tuple[str | int, ...]
 """The way to a value: keys and positions."""
 
 _KEYS: Final[dict[str, type | tuple[type, ...]]] = {
-    "version": int, "description": str, "events": list, "sources": list, "when": str, "order": str, "requires": str,
+    "version": int, "description": str, "events": list, "sources": list, "when": str, "order": str, "state": str,
+    "requires": str,
     "target": str, "operation": str, "with": dict, "tests": list, "allow_destructive": bool,
 }  # fmt: skip
 _REQUIRED: Final = ("version", "events", "target", "operation")

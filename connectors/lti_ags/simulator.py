@@ -245,6 +245,5 @@ def settings(url: str) -> Json:
         "line_items": "/mod/lti/services.php/{course}/lineitems?type_id=2",
         "members": "/mod/lti/services.php/CourseSection/{course}/bindings/2/memberships",
         "platform": "moodle",
-        "stale": "insist",
         "auth": login(f"{url}/mod/lti/token.php"),
     }

@@ -4,7 +4,7 @@
 - Lists come in pages, the next one named in the `Link` header; filters are a wish that a platform may ignore.
 - Whoever posts a score says when it was given, and an older one is refused: by Moodle with 409, by Canvas with 400 and
   a text. Moodle compares whole seconds and refuses equal ones, and it dates a mark that was emptied with its own clock:
-  what was given after a revocation, but before Moodle learnt of that, looks outdated to it. Hence `stale: insist`.
+  what was given after a revocation, but before Moodle learnt of that, looks outdated to it. Hence `sync_score`.
 - Canvas adds the comment to the submission once more with every score that it takes, and makes a new submission of it
   unless told not to.
 - A mark is emptied by a score without `scoreGiven`; Canvas and Moodle do so for every gradingProgress but FullyGraded.
@@ -88,40 +88,35 @@ def _submission(message: Message, moment: datetime) -> Json:
 
 
 def _posted(message: Message, settings: Settings, item: str, score: Json) -> Conversation:
-    url, stale = score_url(item), _when_stale(message, settings)
+    url, looking = score_url(item), settings.options["stale"] == "check"
     if "comment" in score and message.attempt > 1:  # what came of the try before is not always known
         _, held = yield from result_of(item, score["userId"])
         if _says_the_same(held, score):
             return [Outcome(verdict=Verdict.DUPLICATE, reason="the platform has this score and comment already")]
-    answer = yield Ask(request=posted(message, url, SCORE, score), answers=() if stale == "trust" else _LOOKED_INTO)
+    answer = yield Ask(request=posted(message, url, SCORE, score), answers=_LOOKED_INTO if looking else ())
     if answer.status < 300:
         return [None]
     readable, held = yield from result_of(item, score["userId"])
     if readable and _says_the_same(held, score):
         return [Outcome(verdict=Verdict.DUPLICATE, reason="the platform holds this score already")]
-    later = _later(score, held, message, insist=stale == "insist") if readable or stale == "insist" else None
+    later = _later(score, held, message)
     if later is None:
         return [Outcome(verdict=Verdict.SUPERSEDED, reason="the platform holds a newer score")]
     yield Ask(request=posted(message, url, SCORE, {**score, "timestamp": written(later)}), answers=_ONCE_MORE)
     return [None]
 
 
-def _when_stale(message: Message, settings: Settings) -> str:
-    """What is done about an outdated score. Progress never insists: it would empty the mark that came after it."""
-    stale: str = settings.options.get("stale", "check")
-    return "check" if stale == "insist" and message.operation.startswith("report_") else stale
-
-
-def _later(score: Json, held: Json, message: Message, *, insist: bool) -> datetime | None:
+def _later(score: Json, held: Json, message: Message) -> datetime | None:
     """A time that the platform takes, for a score that it wrongly calls outdated; None where it is right.
 
-    What is refused within the second of what the platform holds is the newer one, since one mapping's messages about
-    one subject go out in their order.
+    One mapping's messages about one subject go out in their order. So with `sync_score`, which gives and takes back,
+    the one that goes out last is the newest, whatever the platform thinks of its time. Other operations may be older
+    than what another mapping sent: theirs are newer only if both are of one second.
     """
     given = moment_of(score["timestamp"])
     stamp = held.get("timestamp")  # Moodle's own addition
     dated = moment_of(stamp) if isinstance(stamp, str) else None
-    if insist:
+    if message.operation == "sync_score":
         given = max(given, message.sent_at, dated or given)
     elif dated is None or _second(dated) != _second(given):
         return None

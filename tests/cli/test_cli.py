@@ -203,6 +203,7 @@ def test_what_init_writes_passes_check_once_its_variables_are_set(tmp_path: Path
         "problems": [],
         "warnings": [],
         "mappings": {"first": {"tests": 2, "ok": True}},
+        "connectors": {},
     }
 
 

@@ -395,6 +395,25 @@ def test_a_refusal_in_words_of_a_secondary_call_is_left_out_after_a_while() -> N
                 complete(event, api)
         else:
             assert complete(event, api).enrichment == ending
+            assert "answered 200" in api.lacking[0]
+
+
+@pytest.mark.parametrize(
+    "answer", [b'{"status":"error","message":"Access denied"}', b"Access denied", b'{"status":"success","result":"x"}']
+)
+def test_a_refusal_of_a_secondary_call_costs_only_its_fields_on_the_last_try_and_is_named(answer: bytes) -> None:
+    platform = simulator.platform(people=25)
+    call = platform.sample("on_student_sign")
+    api, sender = simulated_api(connector(), platform, settings(), Context(last_try=True))
+    sender.faults["GET /v1/student/{studentId}"] = always(200, answer)
+    events, story = completed(connector(), event_of(call.body), api, last_try=True)
+    [event] = events
+    assert event.enrichment == "partial"
+    assert event.data.attendance is not None
+    assert event.data.session is not None
+    assert event.data.session.title
+    assert "/v1/student/{studentId}" in story["reason"] or "without JSON" in story["reason"]
+    assert "denied" not in story["reason"]
 
 
 @pytest.mark.parametrize("answer", [[], "Unauthorized", 7, {"status": "success", "result": "x"}, {"result": {}}, {}])

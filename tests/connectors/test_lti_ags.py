@@ -43,7 +43,6 @@ class Lms:
         if canvas:
             self._known |= {
                 "platform": "canvas",
-                "stale": "check",
                 "line_items": "/api/lti/courses/{course}/line_items",
                 "members": "/api/lti/courses/{course}/names_and_roles",
             }
@@ -155,7 +154,7 @@ def test_a_tool_without_a_scope_waits_for_a_person(moodle: Lms) -> None:
 def test_a_tool_that_may_not_read_results_still_posts(moodle: Lms) -> None:
     moodle.book.registration.granted = {s for s in moodle.book.registration.granted if "result" not in s}
     assert moodle.tell(graded(80)).verdict is Verdict.OK
-    assert moodle.tell(graded(70), stale="check").verdict is Verdict.SUPERSEDED
+    assert moodle.tell(graded(70)).verdict is Verdict.SUPERSEDED
     assert moodle.score() == 80
 
 
@@ -218,7 +217,7 @@ def test_a_score_is_converted_to_the_line_items_own_maximum(moodle: Lms) -> None
 def test_an_older_score_is_superseded_and_no_failure(platform: str, request: pytest.FixtureRequest) -> None:
     lms: Lms = request.getfixturevalue(platform)
     assert lms.tell(graded(90, at=timedelta(seconds=5))).verdict is Verdict.OK
-    assert lms.tell(graded(70), stale="check").verdict is Verdict.SUPERSEDED
+    assert lms.tell(graded(70)).verdict is Verdict.SUPERSEDED
     assert lms.tell(graded(70), stale="trust").verdict is Verdict.SUPERSEDED
     assert lms.score() == 90
 
@@ -226,10 +225,10 @@ def test_an_older_score_is_superseded_and_no_failure(platform: str, request: pyt
 @pytest.mark.parametrize("platform", ["moodle", "canvas"])
 def test_two_scores_of_one_second_end_with_the_later_one(platform: str, request: pytest.FixtureRequest) -> None:
     lms: Lms = request.getfixturevalue(platform)
-    assert lms.tell(graded(70, at=timedelta(milliseconds=100)), stale="check").verdict is Verdict.OK
-    assert lms.tell(graded(90, at=timedelta(milliseconds=900)), stale="check").verdict is Verdict.OK
+    assert lms.tell(graded(70, at=timedelta(milliseconds=100))).verdict is Verdict.OK
+    assert lms.tell(graded(90, at=timedelta(milliseconds=900))).verdict is Verdict.OK
     assert lms.score() == 90
-    assert lms.tell(graded(90, at=timedelta(milliseconds=900)), stale="check").verdict in (
+    assert lms.tell(graded(90, at=timedelta(milliseconds=900))).verdict in (
         Verdict.OK,
         Verdict.DUPLICATE,
     )
@@ -255,20 +254,34 @@ def test_a_platform_whose_clock_is_ahead_is_waited_for(moodle: Lms) -> None:
     moodle.book.clock = timedelta(minutes=2)
     moodle.tell(graded(70))
     moodle.tell(said("clear_score", at=timedelta(minutes=1)))
-    again = graded(80, at=timedelta(minutes=2))
+    again = said("sync_score", at=timedelta(minutes=2), score_given=80, score_maximum=100)
     assert moodle.tell(again).verdict is Verdict.RETRY
     later = replace(again, sent_at=datetime.now(UTC) + timedelta(minutes=3), attempt=2)
     assert moodle.tell(later).verdict is Verdict.OK
     assert moodle.score() == 80
 
 
-def test_without_insisting_a_platform_keeps_the_newest_in_every_order_of_delivery() -> None:
+def test_progress_that_comes_late_never_empties_a_mark(moodle: Lms) -> None:
+    moodle.tell(said("sync_score", at=timedelta(minutes=1), score_given=80, score_maximum=100))
+    late = said("report_progress", activity="Submitted", grading="PendingManual")
+    assert moodle.tell(late).verdict is Verdict.SUPERSEDED
+    assert moodle.score() == 80
+
+
+def test_a_mark_is_given_though_moodle_dates_the_hand_in_later(moodle: Lms) -> None:
+    moodle.tell(said("report_progress", activity="Submitted", grading="PendingManual", score_maximum=100))
+    mark = said("sync_score", at=timedelta(minutes=1), score_given=80, score_maximum=100)
+    assert moodle.tell(mark).verdict is Verdict.OK
+    assert moodle.score() == 80
+
+
+def test_a_platform_keeps_the_newest_in_every_order_of_delivery() -> None:
     story = [graded(points, at=timedelta(minutes=points)) for points in (10, 20, 30)]
     for order in permutations(story):
         with SimulatedTargetServer(simulator) as server:
             lms = Lms(server)
             for message in (*order, *order):
-                assert lms.tell(message, stale="check").verdict is not Verdict.PERMANENT
+                assert lms.tell(message).verdict is not Verdict.PERMANENT
             assert lms.score() == 30
 
 

@@ -76,9 +76,9 @@ class Around:
         self.server.fail(Fault(path=not_logging_in(self.server.settings()), **fault))
 
 
-@pytest.fixture
-def around(name: str, folder: Path, tmp_path: Path) -> Iterator[Around]:
-    made = _around(name, folder, tmp_path)
+@pytest.fixture(scope="module")
+def around(request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Around]:
+    made = _around(request.param, folder, tmp_path_factory.mktemp(request.param))
     yield made
     made.server.close()
 
@@ -160,8 +160,8 @@ SILENT = frozenset({"hang", "taken, then hang"})
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("name", SIMULATED)
-def test_what_becomes_of_a_message(name: str, fault: str, around: Around) -> None:
+@pytest.mark.parametrize("around", SIMULATED, indirect=True)
+def test_what_becomes_of_a_message(around: Around, fault: str) -> None:
     settings, promised = FAULTS[fault]
     wrong = []
     one_each = {(example.operation, len(example.messages) > 1): example for example in around.shown}
@@ -182,9 +182,9 @@ def test_what_becomes_of_a_message(name: str, fault: str, around: Around) -> Non
     assert [call for call in around.server.calls() if call.target.startswith(ELSEWHERE)] == []
 
 
-@pytest.mark.parametrize("name", SIMULATED)
-def test_a_page_instead_of_an_answer_is_no_success(name: str, around: Around) -> None:
-    taken_for_yes = set()
+@pytest.mark.parametrize("around", SIMULATED, indirect=True)
+def test_a_page_instead_of_an_answer_is_no_success(around: Around) -> None:
+    name, taken_for_yes = around.way.connector.name, set()
     for example in around.shown:
         around.fail(name="html")
         if good(around.way.send(example.keyed("page"))):
@@ -206,10 +206,20 @@ def _repeatable(around: Around, example: Example) -> bool:
 # --- one effect -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", ["taken, then closed", "broken off", "taken, then reset", "half of the answer"])
+HALF_DONE: dict[str, dict[str, Any]] = {
+    **{
+        name: FAULTS[name][0]
+        for name in ("taken, then closed", "taken, then reset", "broken off", "half of the answer")
+    },
+    "taken, then 504": {"name": "status", "status": 504, "taken": True},
+    "the second call only": {"name": "drop", "after": 1, "calls": 1},
+}
+
+
+@pytest.mark.parametrize("fault", HALF_DONE)
 @pytest.mark.parametrize("name", SIMULATED)
 def test_what_is_sent_again_has_one_effect(name: str, fault: str, folder: Path, tmp_path: Path) -> None:
-    settings, _ = FAULTS[fault]
+    settings = HALF_DONE[fault]
     with_fault, without = (_around(name, folder, tmp_path / way) for way in ("with", "without"))
     for example in idempotent(name, folder / name):
         with_fault.fail(**settings)

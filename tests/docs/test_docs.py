@@ -87,7 +87,7 @@ def test_generated_pages_are_fresh() -> None:
         check=False,
     )
 
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}.venv/bin/python scripts/generate-docs writes them anew"
 
 
 @pytest.mark.parametrize("source", registry().sources.values(), ids=lambda source: source.name)

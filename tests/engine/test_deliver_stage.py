@@ -190,6 +190,28 @@ def test_in_whatever_order_states_come_the_target_ends_with_the_truth(
         assert {row.status for row in found} <= {"delivered", "superseded"}
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_mappings_that_write_one_state_are_in_order_with_each_other(
+    build: Build, recorder: Recorder, shared: bool
+) -> None:
+    """One mapping hands in, another takes back: a hand-in that is late must not undo the withdrawal."""
+    state = {"state": "paper"} if shared else {}
+    handing_in = PAPERS | state | {"events": ["submission.submitted"]}
+    taking_back = PAPERS | state | {"events": ["submission.withdrawn"]}
+    parts = build(mapping=handing_in, target_options={"base_url": recorder.url})
+    parts.map("taken_back", taking_back)
+    submitted, withdrawn = story(parts, True, False)
+    recorder.reply = replace(recorder.reply, status=503)
+    parts.receive(submitted, called=-60)
+    parts.settle()
+    recorder.reply = replace(recorder.reply, status=200)
+    parts.receive(withdrawn, called=-50)
+    parts.settle()
+    parts.settle(later=60)
+    last = recorder.bodies[-1]["status"]
+    assert last == ("withdrawn" if shared else "submitted")
+
+
 @pytest.mark.parametrize("order", ["strict", "latest"])
 def test_a_withdrawal_that_comes_before_its_hand_in_stays_the_truth(
     build: Build, recorder: Recorder, order: str
