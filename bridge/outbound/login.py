@@ -35,11 +35,12 @@ _OURS: Final = "@targets"  # no source is called so; targets with the same login
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bearer:
-    """An access token, where the API is if the platform said so, and when (Unix seconds) it was fetched."""
+    """An access token, where the API is if the platform said so, and when (Unix seconds) it was fetched and ends."""
 
     value: str = field(repr=False)
     base_url: str | None
     fetched: float
+    ends: float
 
 
 class Login:
@@ -70,11 +71,14 @@ class Login:
     def bearer(self) -> Bearer:
         """A token that still lives. Raises CredentialsRefused, TokenEndpointAway and DestinationForbidden."""
         packed = json.loads(self._tokens.get(_OURS, self._identity, self._fetched))
-        return Bearer(value=packed["token"], base_url=packed["base"], fetched=packed["at"])
+        return Bearer(value=packed["token"], base_url=packed["base"], fetched=packed["at"], ends=packed["ends"])
 
     def renewed(self, refused: Bearer) -> Bearer | None:
-        """Another token in place of one that the target has refused; None when that one is too young to be at fault."""
-        if time.time() - refused.fetched >= self._renewed_after:
+        """Another token in place of one that the target has refused; None when that one is too young to be at fault.
+
+        One that was nearly over when it was given is not: Blackboard hands out the same token until its end.
+        """
+        if time.time() >= min(refused.fetched + self._renewed_after, refused.ends):
             self._tokens.drop(_OURS, self._identity, _packed(refused))
         other = self.bearer()
         return other if other.value != refused.value else None
@@ -99,7 +103,8 @@ class Login:
             self._failed = (time.monotonic() + pause, error)
             raise
         self._failed = None
-        bearer = Bearer(value=got.access_token, base_url=got.base_url, fetched=round(time.time(), 3))
+        now = round(time.time(), 3)
+        bearer = Bearer(value=got.access_token, base_url=got.base_url, fetched=now, ends=now + got.expires_in)
         return Token(value=_packed(bearer), expires_in=got.expires_in)
 
     def _exchanged(self, refresh_token: str | None = None) -> Granted:
@@ -118,4 +123,5 @@ class Login:
 
 
 def _packed(bearer: Bearer) -> str:
-    return canonical_json({"token": bearer.value, "base": bearer.base_url, "at": bearer.fetched}).decode()
+    packed = {"token": bearer.value, "base": bearer.base_url, "at": bearer.fetched, "ends": bearer.ends}
+    return canonical_json(packed).decode()

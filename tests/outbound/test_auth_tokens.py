@@ -154,6 +154,18 @@ def test_a_401_with_a_young_token_is_about_something_else(platform: Platform) ->
     assert len(platform.tokens) == 1
 
 
+def test_a_token_that_was_nearly_over_when_it_was_given_is_renewed_however_young(platform: Platform) -> None:
+    """Blackboard gives the token that it has given already, with the life that it has left."""
+    lives = {1: 0.2, 2: 3600}
+    platform.grant = lambda number, asked: as_json({"access_token": f"t{number}", "expires_in": lives[number]})
+    platform.dead.add("t1")
+    send = target_sender(settings(platform.auth()), LOCAL)
+    assert send(platform.request()).status == 401, "it may still live"
+    time.sleep(0.3)
+    assert send(platform.request()).status == 200
+    assert platform.seen == ["Bearer t1", "Bearer t1", "Bearer t2"]
+
+
 def test_the_same_token_again_is_not_tried_again(platform: Platform) -> None:
     """Blackboard gives the token that it has given already, with the life that it has left."""
     platform.grant = lambda number, asked: as_json({"access_token": "t1", "expires_in": 3000})
