@@ -177,11 +177,13 @@ class Campus:
         """Run `campusbridge` with these words, as a person would beside the running bridge."""
         return subprocess.run([*self._command, *words], capture_output=True, text=True, timeout=timeout, check=False)
 
-    def signed(self, source: str, *, secret: str | None = None) -> urllib.request.Request:
-        """The next webhook of a platform's day as a request to the bridge, signed with its secret or another one."""
+    def signed(self, source: str, *, kind: str | None = None, secret: str | None = None) -> urllib.request.Request:
+        """The next webhook of a platform's day, or one of a kind, as a request to the bridge, signed with its secret or
+        another one.
+        """
         platform, _server, right = self._platforms[source]
         days = self._days
-        call = next(days.setdefault(source, platform.day()))
+        call = platform.sample(kind) if kind else next(days.setdefault(source, platform.day()))
         signed = platform.sign(call, secret or right, attempt=1, now=datetime.now(UTC))
         address = f"{self.url}/hooks/{source}-main" + (f"?{urlencode(signed.query)}" if signed.query else "")
         return urllib.request.Request(address, signed.body, dict(signed.headers), method="POST")  # noqa: S310  loopback
@@ -270,7 +272,8 @@ class Campus:
             document["sources"][f"{name}-main"] = entry | {"secrets": [file]}
         for name, target in self.targets.items():
             entry = dict(target)
-            entry.setdefault("base_url" if target["connector"] == "http" else "url", f"{self.target.url}/{name}")
+            if not {"url", "base_url"} & entry.keys():
+                entry["base_url" if target["connector"] == "http" else "url"] = f"{self.target.url}/{name}"
             if target["connector"] == "webhook":
                 entry["secrets"] = [self._secret(f"target-{name}", f"whsec_{_base64_secret()}")]
             document["targets"][name] = entry
