@@ -16,7 +16,6 @@ import shutil
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import machine
+import requests
 import servers
 from sqlalchemy import func, select
 
@@ -201,9 +201,8 @@ def _statuses(ledger: Ledger) -> dict[str, int]:
 
 
 def _turn(url: str, knobs: Mapping[str, Any]) -> None:
-    request = urllib.request.Request(f"{url}/__sim__/knobs", json.dumps(knobs).encode(), method="POST")
-    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310  our own address on loopback
-        answer.read()
+    answer = requests.post(f"{url}/__sim__/knobs", json=dict(knobs), timeout=10)
+    answer.raise_for_status()
 
 
 if __name__ == "__main__":

@@ -157,7 +157,7 @@ def lifted(folder: Path, extent: Extent) -> dict[str, Any]:
     """An exam day's hand-ins, exam after exam, as fast as the machine can."""
     platform = simulator.platform(people=20_000)
     calls = [platform.sample("paper.submission") for _ in range(extent.lifted_events)]
-    more = {"budget": {"calls": 10_000_000, "seconds": 60, "concurrent": 256}}
+    more = {"budget": {"calls": 10_000_000, "seconds": 60, "concurrent": 256, "also": []}}
     with _bridge(folder, Counting(platform=platform, limited=False), calls, more) as run:
         return run.to_the_end(len(calls))
 
@@ -219,7 +219,7 @@ class Run:
             "calls": len(self.api.times),
             "calls_by_kind": dict(self.api.platform.calls),
             "most_in_a_window": self.api.most_in_a_window(),
-            "exceeded": self.api.platform.limits.exceeded,
+            "exceeded": self.api.platform.limits.exceeded if self.api.limited else 0,
             "answered": {str(status): count for status, count in self.server.answered.items()},
             "waits_of_events": waits or 0,
         }

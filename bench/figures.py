@@ -1,7 +1,8 @@
 """Checks every figure that the READMEs quote against bench/results/*.json; with --write puts them in.
 
-A quoted figure stands as `<!-- figure:NAME -->0.58<!-- /figure -->`. NAME is a path into the JSON, its parts divided by
-dots (`machine.cores`, or `delivering.one_worker.per_second` for those of another file than latest.json), and may end in `|` and how it is written: `|0`, `|1`, `|2` decimals, `|%` as a percentage.
+A quoted figure stands as `<!-- figure:NAME -->0.58<!-- /figure -->`. NAME is a path into latest.json, its parts divided
+by dots (`machine.cores`), or into another file by that one's name (`delivering.one_worker.per_second`). It may end in
+`|` and how it is written: `|0`, `|1`, `|2` decimals, `|%` as a percentage.
 Without that it is written as it stands there.
 """
 

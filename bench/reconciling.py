@@ -23,8 +23,9 @@ from bridge.config.configuration import load_configuration
 from bridge.engine.assembly import sources_of
 from bridge.engine.reconcile import Account, reconcilers
 from bridge.ledger.database import Ledger, insert_new
-from bridge.ledger.facts import fact_key, look_after
+from bridge.ledger.facts import fact_key
 from bridge.ledger.tables import facts
+from bridge.ledger.watermarks import look_after
 from bridge.main import registry
 from bridge.testing.platform_server import serve_platform
 
@@ -120,5 +121,6 @@ if __name__ == "__main__":
         serve(chosen.objects)
     else:
         result = measure(chosen.objects, chosen.known)
-        (Path(__file__).parent / "results" / "reconciling.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-        print(json.dumps(result, indent=2))
+        text = json.dumps(result, indent=1)
+        (Path(__file__).parent / "results" / "reconciling.json").write_text(text + "\n", "utf-8")
+        print(text)

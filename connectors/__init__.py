@@ -9,6 +9,8 @@ from connectors.blackboard import simulator as blackboard_simulator
 from connectors.blackboard import target as blackboard
 from connectors.brightspace import simulator as brightspace_simulator
 from connectors.brightspace import target as brightspace
+from connectors.caliper import simulator as caliper_simulator
+from connectors.caliper import target as caliper
 from connectors.canvas import simulator as canvas_simulator
 from connectors.canvas import target as canvas
 from connectors.cloudevents import simulator as cloudevents_simulator
@@ -30,6 +32,7 @@ from connectors.make import simulator as make_simulator
 from connectors.moodle import simulator as moodle_simulator
 from connectors.moodle import target as moodle
 from connectors.n8n import simulator as n8n_simulator
+from connectors.oneroster import simulator as oneroster_simulator
 from connectors.pabbly import simulator as pabbly_simulator
 from connectors.pipedrive import simulator as pipedrive_simulator
 from connectors.pipedrive import target as pipedrive
@@ -45,6 +48,8 @@ from connectors.wise import simulator as wise_simulator
 from connectors.wise import source as wise
 from connectors.wiseflow import simulator as wiseflow_simulator
 from connectors.wiseflow import source as wiseflow
+from connectors.xapi import simulator as xapi_simulator
+from connectors.xapi import target as xapi
 from connectors.zapier import simulator as zapier_simulator
 from connectors.zoho import simulator as zoho_simulator
 from connectors.zoho import target as zoho
@@ -60,6 +65,7 @@ TARGETS: Final[dict[str, tuple[Target | None, TargetSimulator | None]]] = {
     "canvas": (canvas, canvas_simulator),
     "blackboard": (blackboard, blackboard_simulator),
     "brightspace": (brightspace, brightspace_simulator),
+    "caliper": (caliper, caliper_simulator),
     "cloudevents": (cloudevents, cloudevents_simulator),
     "dataverse": (dataverse, dataverse_simulator),
     "email": (email, None),
@@ -69,6 +75,7 @@ TARGETS: Final[dict[str, tuple[Target | None, TargetSimulator | None]]] = {
     "make": (None, make_simulator),
     "moodle": (moodle, moodle_simulator),
     "n8n": (None, n8n_simulator),
+    "oneroster": (None, oneroster_simulator),
     "pabbly": (None, pabbly_simulator),
     "pipedrive": (pipedrive, pipedrive_simulator),
     "power_automate": (None, power_automate_simulator),
@@ -76,6 +83,7 @@ TARGETS: Final[dict[str, tuple[Target | None, TargetSimulator | None]]] = {
     "slack": (None, slack_simulator),
     "teams": (teams, teams_simulator),
     "webhook": (webhook, webhook_simulator),
+    "xapi": (xapi, xapi_simulator),
     "zapier": (None, zapier_simulator),
     "zoho": (zoho, zoho_simulator),
 }

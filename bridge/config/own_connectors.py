@@ -179,12 +179,20 @@ def _pattern_problems(document: Document, value: Any, at: Steps) -> Iterator[Pro
             yield from _pattern_problems(document, entry, (*at, place))
 
 
+def schema_of_tests() -> Mapping[str, Any]:
+    """The schema of a target's tests: `tests` of a connector of one's own, `tests.yaml` of one that ships."""
+    schema: Mapping[str, Any] = json.loads(
+        resources.files("bridge.config").joinpath("target_tests.schema.json").read_text("utf-8")
+    )
+    return schema
+
+
 @cache
 def _schema() -> Mapping[str, Any]:
     """A manifest of a target alone, with `tests`, and without a name if its file's is enough."""
     schema = copy.deepcopy(dict(manifest_schema()))
-    tests = json.loads(resources.files("bridge.config").joinpath("target_tests.schema.json").read_text("utf-8"))
-    schema["$defs"] |= tests.pop("$defs") | {"tests": {key: tests[key] for key in tests if key[0] != "$"}}
+    tests = {key: value for key, value in schema_of_tests().items() if key[0] != "$"}
+    schema["$defs"] |= schema_of_tests()["$defs"] | {"tests": tests}
     schema["properties"] = {
         **{key: schema["properties"][key] for key in ("name", "title", "about", "target")},
         "tests": {"$ref": "#/$defs/tests"},

@@ -72,7 +72,7 @@ def epoch_ms(value: object) -> int:
 
 
 def uuid5(value: object, namespace: object = None) -> str:
-    """A UUID that is the same for the same text (RFC 9562, version 5), in the namespace of URLs or in that of a UUID."""
+    """A UUID that is the same for the same text (RFC 9562, version 5), in the namespace of URLs or in another one."""
     try:
         space = uuid.NAMESPACE_URL if namespace is None else uuid.UUID(text_of(namespace))
     except ValueError:

@@ -72,6 +72,7 @@ class Sender:
         self._error: Exception | None = None
         self._timed_until = math.inf
         self._reported = 0.0
+        self._working = plan.threads
         self._condition = threading.Condition()
         self._signing = threading.Lock()
         address = urllib3.util.parse_url(url)
@@ -140,7 +141,11 @@ class Sender:
             while (delivery := self._next()) is not None:
                 self._deliver(delivery)
                 self._report()
-            self._report(last=True)
+            with self._condition:
+                self._working -= 1
+                last = self._working == 0
+            if last:
+                self._report(last=True)
         if caught.error is not None:
             with self._condition:
                 self._error = self._error or caught.error

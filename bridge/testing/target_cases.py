@@ -1,4 +1,5 @@
-"""A target's `tests.yaml`: what goes on the wire for a message, byte for byte, and what each answer means.
+"""A target's `tests.yaml`: what goes on the wire for a message, byte for byte, and what each answer means. The same is
+`tests` in a connector of one's own (config/own_connectors.py); config/target_tests.schema.json is its schema.
 
 settings: {token: t0ken}              options as in bridge.yaml, for all cases
 event: {...}                          the canonical event, for all cases; a grade.published without it

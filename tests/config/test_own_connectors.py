@@ -14,7 +14,9 @@ from click.testing import CliRunner, Result
 
 from bridge.cli.app import campusbridge
 from bridge.cli.context import Context
-from bridge.config.own_connectors import own_connectors
+from bridge.config.documents import read_document
+from bridge.config.own_connectors import own_connectors, schema_of_tests
+from bridge.config.validation import problems_of
 from bridge.core.contracts import Verdict
 from bridge.engine.talk import talk
 from bridge.main import registry, web_app
@@ -281,3 +283,11 @@ def test_the_schema_for_editors_knows_it(place: Place) -> None:
 
     schema = (place.folder / "schemas" / "bridge.schema.json").read_text()
     assert "The address book of our alumni office." in schema
+
+
+@pytest.mark.parametrize("name", sorted(registry().targets))
+def test_the_tests_of_built_in_connectors_have_the_form_that_is_asked_of_others(name: str) -> None:
+    document, problems = read_document(registry().targets[name].folder / "tests.yaml")
+
+    assert document is not None
+    assert [*problems, *problems_of(schema_of_tests(), document.value, document)] == []

@@ -299,6 +299,34 @@ def test_a_second_hand_in_and_another_grade_are_other_facts() -> None:
     assert source.fact(event_of(platform.sample("user.updated"))) is None
 
 
+def test_a_grade_that_is_given_again_as_it_was_comes_after_the_one_between() -> None:
+    platform = simulator.platform()
+    platform.exports.pending = 0
+    call = platform.sample("candidate.grade_confirmed")
+    test, user = platform.tests[call.body["contextObjectId"]], call.body["associatedObjectId"]
+
+    def given(change: float, hours: int) -> Event:
+        """The grade is changed and confirmed, and its webhook comes."""
+        at = START + timedelta(hours=hours)
+        test.grades[user] += change
+        test.confirm(user, at)
+        body = call.body | {"timestamp": at.strftime("%Y-%m-%dT%H:%M:%SZ")}
+        return completed(event_of(replace(call, body=body)), api_of(platform)[0])[0]
+
+    def listed(last: Event) -> list[Found]:
+        api, _ = api_of(platform, None, Context(known=lambda subject: last if subject == last.subject else None))
+        return [each for each in source.happened(START, api) if each.fact == source.fact(first)]
+
+    first, between = given(0.5, 10), given(0.5, 20)
+    assert [each.after for each in listed(first)] in ([], [None])
+    assert [each.after for each in listed(between)] in ([], [None])
+    again = given(-0.5, 30)
+    assert source.fact(again) == source.fact(first)
+    assert source.returns(again)
+    assert between.id in [each.after for each in listed(between)]
+    assert {each.after for each in listed(again)} == {None}
+
+
 def test_files_are_ordered_once_however_often_one_asks() -> None:
     platform = simulator.platform(people=10)
     list(islice(platform.day(), 40))

@@ -491,6 +491,31 @@ def test_somebody_who_is_suspended_again_unheard_is_found_again() -> None:
     assert bridge.take_found(again)[0].type == "enrolment.suspended"
 
 
+def test_a_plan_that_is_as_it_was_before_comes_after_the_one_between() -> None:
+    bridge = Bridge(simulator.platform(seed=4, people=40))
+    (first, *_) = bridge.take(bridge.platform.sample("SessionsUpdatedEvent"))
+    held = bridge.platform.world.sessions[first.subject.removeprefix("session/")]
+    last = next(entry for entry in reversed(bridge.platform.world.feed) if "Updated" in entry["event"]["eventName"])
+
+    def changed(title: str) -> Found:
+        held["title"] = title
+        now = {"eventTimestamp": stamp(datetime.now(UTC))}
+        bridge.platform.world.feed.append(last | {"event": last["event"] | now})
+        (found,) = [each for each in bridge.happened() if each.fact.startswith(f"{first.subject}|plan|")]
+        return found
+
+    before = held["title"]
+    (between,) = bridge.take_found(changed("Another title"))
+    back = changed(before)
+
+    assert (back.fact, back.after) == (source.fact(first), between.id)
+    (again,) = bridge.take_found(back)
+    assert source.returns(again)
+    assert again.id not in (first.id, between.id)
+    (known,) = [each for each in bridge.happened() if each.fact.startswith(f"{first.subject}|plan|")]
+    assert (known.fact, known.after) == (source.fact(again), None)
+
+
 def test_attendance_that_is_computed_anew_is_another_fact(bridge: Bridge) -> None:
     call = bridge.platform.sample("AttendanceComputedEvent")
     first = {source.fact(event) for event in bridge.take(call)}

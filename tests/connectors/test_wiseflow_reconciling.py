@@ -111,6 +111,24 @@ def test_a_flow_that_moved_on_is_found_by_its_date_or_by_what_was_known() -> Non
     assert (event.data.change and event.data.change.label, source.fact(event)) == ("CONCLUDED", found.fact)
 
 
+def test_a_flow_that_was_opened_again_in_silence_comes_after_what_was_known_last() -> None:
+    parts = bridge()
+    flow = next(iter(parts.platform.world.flows.values()))
+    first = parts.take(parts.platform.sample("flow.state"))
+    state = flow.state
+    parts.platform.world.move(flow, 4)
+    [over] = [found for found in parts.happened(BEGINNING) if found.kind == "flow.state"]
+    between = parts.complete(parts.found_event(over))
+    parts.platform.world.move(flow, state)
+    [found] = [found for found in parts.happened(BEGINNING) if found.kind == "flow.state"]
+    assert (found.fact, found.after) == (source.fact(first), between.id)
+    again = parts.complete(parts.found_event(found))
+    assert source.returns(again)
+    assert again.id not in (first.id, between.id)
+    assert again.time > between.time, "no target takes it for older than what came between"
+    assert [found for found in parts.happened(BEGINNING) if found.kind == "flow.state"] == []
+
+
 def test_equal_findings_are_one_delivery_and_one_event() -> None:
     parts = bridge()
     parts.platform.sample("paper.submission")

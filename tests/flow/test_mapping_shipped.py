@@ -56,7 +56,8 @@ def params_of(target: str, operation: str) -> Json:
 
 def test_there_are_mappings_for_every_kind_of_target() -> None:
     assert len(FILES) >= 10
-    assert {NAMES.get(target, target) for target in (compiled(path).target for path in FILES)} == set(connectors.TARGETS)
+    targets = {compiled(path).target for path in FILES}
+    assert {NAMES.get(target, target) for target in targets} == set(connectors.TARGETS)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -149,6 +149,8 @@ def test_conditions_know_null(source: str, truth: bool) -> None:
         ("{{ event.time | date }}", "2026-06-05"),
         ('{{ "O\'Hara" | odata_str }}', "'O''Hara'"),
         ("{{ '<@U1> & co' | slack_escape }}", "&lt;@U1&gt; &amp; co"),
+        ("{{ 'wiseflow:lic-7:paper.submission:123:created' | uuid5 }}", "6019ce76-b63e-52e2-a450-dc7b4dacb101"),
+        ("{{ 'a' | uuid5('44d932c6-4c8b-5559-aa0a-ce902bf2d538') }}", "261ad73e-bc02-57d7-9153-6ccaf22e787e"),
         ("{{ event.data.person | ids('none.such') }}", None),
         ("{{ money(12345, 'EUR') }}", "123.45"),
         ("{{ money(12345, 'JPY') }}", "12345"),

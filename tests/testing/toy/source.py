@@ -78,6 +78,9 @@ def _complete(event: Event, api: SourceApi) -> Event:
     if paper is None and api.now - event.recordedtime < SETTLING:
         raise SourceUnavailable("the paper is not there yet")
     author = api.get(f"{path}/author", extra=True)
+    if author is not None and not isinstance(author.value, dict):
+        api.lack("the author has an unexpected shape")
+        author = None
     receipt = api.get(f"{path}/receipt")  # not there any more once the paper was taken back
     person = Person(
         email=paper.object().at("email").maybe_text() if paper else None,

@@ -1,0 +1,1 @@
+"""Caliper Analytics: any endpoint."""

@@ -1,0 +1,1 @@
+"""OneRoster 1.2: the gradebook of a student information system."""

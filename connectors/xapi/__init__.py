@@ -1,0 +1,1 @@
+"""xAPI: any Learning Record Store."""

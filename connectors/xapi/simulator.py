@@ -1,0 +1,154 @@
+"""A Learning Record Store: it keeps the first statement of an id, takes lists as a whole, and forgets nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from base64 import b64encode
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import Any, Final
+
+from bridge.core.contracts import ApiCall, ApiReply
+from bridge.core.events import Json, stamp
+from connectors.xapi.statements import VERBS, moment, same
+
+_PATH: Final = "/xapi/statements"
+_USER: Final = "bridge"
+_PASSWORD: Final = "lrs-password"
+_LOGIN: Final = f"Basic {b64encode(f'{_USER}:{_PASSWORD}'.encode()).decode()}"
+_VERSION: Final = re.compile(r"(1\.0(\.[0-3])?|2\.0\.0)")
+_MOST_BYTES: Final = 1024 * 1024
+
+
+class Store:
+    """One store. `conflicts_on_equal` lets it greet every known id with 409, `silent` none at all. `limit_on` lets it
+    throttle; `behind` is how many seconds its searches lag behind.
+    """
+
+    def __init__(self) -> None:
+        self.conflicts_on_equal = False
+        self.silent = False
+        self.limit_on = False
+        self.behind = 0.0
+        self._statements: dict[str, Json] = {}
+        self._voided: set[str] = set()
+
+    def answer(self, call: ApiCall) -> ApiReply:
+        answers = {"PUT": self._put, "POST": self._post, "GET": self._found}
+        refused = self._refused(call)
+        if refused is not None:
+            return refused
+        return answers[call.method](call) if call.method in answers else _wrong(405, "method")
+
+    def _put(self, call: ApiCall) -> ApiReply:
+        name = call.query.get("statementId", "")
+        if not isinstance(call.json, dict) or call.json.get("id", name) != name:
+            return _wrong(400, "statementId")
+        return self._stored([{**call.json, "id": name}], ApiReply(status=204, text=""))
+
+    def _post(self, call: ApiCall) -> ApiReply:
+        made = call.json if isinstance(call.json, list) else [call.json]
+        ids = [entry.get("id") for entry in made if isinstance(entry, dict)]
+        if len(set(ids)) != len(made):
+            return _wrong(400, "two statements with one id")
+        return self._stored(made, ApiReply(json=ids))
+
+    def _refused(self, call: ApiCall) -> ApiReply | None:
+        if call.path != _PATH:
+            return _wrong(404, "no such resource")
+        if call.headers.get("authorization") != _LOGIN:
+            return _wrong(401, "credentials")
+        if not _VERSION.fullmatch(call.headers.get("x-experience-api-version", "")):
+            return _wrong(400, "X-Experience-API-Version")
+        if len(call.body) > _MOST_BYTES:
+            return _wrong(413, "too large")
+        return ApiReply(status=429, text="Too Many Requests") if self.limit_on else None
+
+    def _stored(self, made: list[Json], done: ApiReply) -> ApiReply:
+        if not all(map(_sound, made)):
+            return _wrong(400, "not a statement")
+        known = [entry for entry in made if entry["id"] in self._statements]
+        differing = [entry for entry in known if not same(entry, self._statements[entry["id"]])]
+        if not self.silent and (differing or (known and self.conflicts_on_equal)):
+            return _wrong(409, "there is a statement with this id")
+        for entry in made:
+            self._statements.setdefault(entry["id"], _kept(entry))
+            if entry["verb"]["id"] == VERBS["voided"]:
+                self._voided.add(entry["object"]["id"])
+        return done
+
+    def _found(self, call: ApiCall) -> ApiReply:
+        for parameter, wants in (("statementId", False), ("voidedStatementId", True)):
+            if (name := call.query.get(parameter)) is not None:
+                if name in self._statements and (name in self._voided) is wants:
+                    return ApiReply(json=self._statements[name])
+                return _wrong(404, "no such statement")
+        agent = json.loads(call.query["agent"]) if "agent" in call.query else None
+        until = datetime.now(UTC).timestamp() - self.behind
+        found = [
+            entry
+            for entry in reversed(self._statements.values())
+            if entry["id"] not in self._voided
+            and (agent is None or same(agent, entry["actor"]))
+            and call.query.get("verb", entry["verb"]["id"]) == entry["verb"]["id"]
+            and call.query.get("activity", entry["object"]["id"]) == entry["object"]["id"]
+            and ((stored := moment(entry["stored"])) is None or stored.timestamp() <= until)
+        ]
+        limit = int(call.query.get("limit", "0")) or len(found)
+        headers = {
+            "X-Experience-API-Consistent-Through": stamp(datetime.fromtimestamp(until, UTC)),
+            "Date": format_datetime(datetime.now(UTC), usegmt=True),
+        }
+        more = f"{_PATH}/more/1" if len(found) > limit else ""
+        return ApiReply(json={"statements": found[:limit], "more": more}, headers=headers)
+
+    def effects(self) -> Json:
+        return {"statements": self._statements, "voided": sorted(self._voided)}
+
+
+def _kept(made: Json) -> Json:
+    """As a store gives it back: with what it adds."""
+    return {
+        **made,
+        "stored": stamp(datetime.now(UTC)),
+        "authority": {"objectType": "Agent", "account": {"homePage": "https://lrs.example.org", "name": _USER}},
+        "version": "1.0.3",
+    }
+
+
+def _sound(made: Any) -> bool:
+    """The least of what makes a statement (xAPI-Data, 2.4); null is allowed nowhere but in extensions."""
+    if not isinstance(made, dict) or not {"actor", "verb", "object"} <= made.keys() or _has_null(made):
+        return False
+    try:
+        uuid.UUID(made.get("id", ""))
+    except ValueError:
+        return False
+    score = made.get("result", {}).get("score", {})
+    identified = [key for key in ("account", "mbox", "mbox_sha1sum", "openid") if key in made["actor"]]
+    return len(identified) == 1 and ":" in made["verb"].get("id", "") and -1 <= score.get("scaled", 0) <= 1
+
+
+def _has_null(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(entry is None or (name != "extensions" and _has_null(entry)) for name, entry in value.items())
+    return isinstance(value, list) and any(map(_has_null, value))
+
+
+def _wrong(status: int, words: str) -> ApiReply:
+    return ApiReply(status=status, json={"error": words}, headers={"X-Experience-API-Version": "1.0.3"})
+
+
+def target() -> Store:
+    return Store()
+
+
+def settings(url: str) -> Json:
+    return {
+        "connector": "xapi",
+        "url": f"{url}/xapi",
+        "home_page": "https://sis.example.org",
+        "auth": {"kind": "basic", "username": _USER, "password": _PASSWORD},
+    }
