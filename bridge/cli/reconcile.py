@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 _SPAN: Final = re.compile(r"(\d{1,6})\s*([smhdw])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _DAYS_SHOWN: Final = 14
+_COME_AGAIN: Final = 75
+"""The exit status EX_TEMPFAIL of sysexits.h: nothing is wrong, it is only not the time yet."""
+
+
+class _ComeAgain(click.ClickException):
+    """The platform is making its list, or asked for a pause, for longer than somebody wanted to wait."""
+
+    exit_code = _COME_AGAIN
 
 
 class _Span(click.ParamType[timedelta]):
@@ -73,16 +81,32 @@ class _Since(click.ParamType[datetime]):
     show_default=True,
     help="Leave out what happened so recently: its webhook may be on its way.",
 )
+@click.option(
+    "--wait",
+    type=_Span(),
+    default="15m",
+    show_default=True,
+    help="How long to wait for a platform that makes its list first, or asks for a pause.",
+)
 @click.option("--dry-run", is_flag=True, help="Only count.")
 @click.option("--json", "json_output", is_flag=True, help="For programs.")
 @pass_context
 def reconcile(
-    context: Context, source: str, *, since: datetime | None, grace: timedelta, dry_run: bool, json_output: bool
+    context: Context,
+    source: str,
+    *,
+    since: datetime | None,
+    grace: timedelta,
+    wait: timedelta,
+    dry_run: bool,
+    json_output: bool,
 ) -> None:
     """Find what no webhook told: ask the platform of SOURCE (its name in bridge.yaml) what happened, and bring it in.
 
     What is missing becomes events marked `origin: reconciled`. A webhook about it that comes later is recognised. It
     can be run at any time, beside a running bridge or not, and again: nothing is made twice.
+
+    Ends with status 75 where the platform wants to be asked again later, and with 1 where something is wrong.
     """
     set_up_logging(context.configuration.log, "reconcile")
     reconciler = _reconciler(context, source)
@@ -92,13 +116,22 @@ def reconcile(
         raise click.UsageError("nobody looked after this source before: say since when, as in --since 36h")
     if begin >= until:
         raise click.ClickException(f"nothing to compare: up to {stamp(until)} it was done, or is within the grace")
-    with _progress() as progress:
+    with _progress() as (progress, say):
         try:
             account = reconciler.run(
-                since=begin, until=until, stopping=threading.Event(), dry_run=dry_run, progress=progress
+                since=begin,
+                until=until,
+                stopping=threading.Event(),
+                dry_run=dry_run,
+                progress=progress,
+                patience=wait,
+                waits=lambda error: say(f"{source} waits, as of {stamp(datetime.now(UTC))}: {error.reason}"),
             )
         except SourceUnavailable as error:
             kept = "" if dry_run else "; what was found before is on its way, run it again for the rest"
+            if error.retry_after is not None:
+                again = f"not yet: {error.reason}; ask again in {error.retry_after:.0f} s{kept}"
+                raise _ComeAgain(again) from error
             raise click.ClickException(f"{error.reason}{kept}") from error
     _show(context, account, dry_run=dry_run, json_output=json_output)
 
@@ -120,10 +153,10 @@ def _reconciler(context: Context, source: str) -> Reconciler:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[Account], None]]:
-    """A bar on a terminal: how far through the span the list is."""
+def _progress() -> Iterator[tuple[Callable[[Account], None], Callable[[str], None]]]:
+    """A bar on a terminal: how far through the span the list is. The second one takes lines for people."""
     if not sys.stderr.isatty():
-        yield lambda _account: None
+        yield lambda _account: None, lambda line: click.echo(line, err=True)
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -142,7 +175,7 @@ def _progress() -> Iterator[Callable[[Account], None]]:
             counts = f"{account.expected:,} compared, {account.missing:,} missing"
             bar.update(task, completed=reached / (account.until - account.since), counts=counts)
 
-        yield tell
+        yield tell, lambda line: bar.console.print(line, markup=False, highlight=False)
 
 
 def _show(context: Context, account: Account, *, dry_run: bool, json_output: bool) -> None:

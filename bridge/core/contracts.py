@@ -156,6 +156,13 @@ class SourceApi(Protocol):
     def wants(self, field: str) -> bool:
         """Whether anybody looks at a field of the event, such as `data.person.email`."""
 
+    def lack(self, reason: str, *, for_good: bool = False) -> None:
+        """What an `extra` call was answered with is no answer, although the platform called it one (200 with an error).
+
+        Raises SourceUnavailable, except on an event's last try, or where waiting does not help (`for_good`): then the
+        event goes on as `partial` at best, and the reason is kept.
+        """
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
@@ -163,12 +170,16 @@ class Found:
 
     `body` is the JSON of such a webhook: `parse` reads it like any other. `fact` names what happened and not how one
     learnt of it: the same words that `fact(event)` has for the completed event of the genuine webhook.
+
+    `after` is for what can come true again in the same words: the id of the newest event that this bridge has, where
+    that one says something else and is the older one. What was told before has then come back.
     """
 
     kind: str
     body: Json
     occurred_at: datetime
     fact: str
+    after: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +236,14 @@ class Reconciling(Protocol):
 
     def fact(self, event: Event) -> str | None:
         """What a completed event is about, in the words of `Found.fact`; None for events that nobody could list."""
+
+
+@runtime_checkable
+class Returning(Protocol):
+    """Offered by a source with facts that can come true again in the same words, as states without a date can."""
+
+    def returns(self, event: Event) -> bool:
+        """Whether the fact of a completed event is one of them: what the API showed when it was asked for it."""
 
 
 @runtime_checkable

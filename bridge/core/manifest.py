@@ -7,7 +7,7 @@ targets, its operations and answer rules; pages, checks and the conformance suit
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -32,12 +32,27 @@ class EnrichingCall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """At most so many requests in so many seconds, by all workers together."""
+
+    calls: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """How many calls a credential may make in how many seconds, and how many at a time."""
+    """How many calls a credential may make in how many seconds, and how many at a time; `also` are further limits."""
 
     calls: int
     seconds: float
     concurrent: int
+    also: tuple[Rate, ...] = ()
+
+    def changed(self, entry: Mapping[str, Any]) -> Budget:
+        """This budget with what a manifest or bridge.yaml says of one instead."""
+        if "also" in entry:
+            entry = {**entry, "also": tuple(Rate(**rate) for rate in entry["also"])}
+        return replace(self, **entry)
 
 
 DEFAULT_BUDGET: Final = Budget(calls=600, seconds=60.0, concurrent=8)
@@ -133,14 +148,6 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rate:
-    """At most so many requests in so many seconds, by all workers together."""
-
-    calls: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TargetManifest:
     """`answers` are the rules asked before the generic ones, first match wins; `concurrency` is lanes at a time, `rate`
     how many requests in how many seconds.
@@ -212,7 +219,7 @@ def source_manifest(document: Mapping[str, Any]) -> SourceManifest:
             )
             for name, entry in document["kinds"].items()
         },
-        budget=Budget(**document["budget"]) if "budget" in document else DEFAULT_BUDGET,
+        budget=DEFAULT_BUDGET.changed(document.get("budget", {})),
         setup=tuple(document.get("setup", ())),
         waivers=document.get("waivers", {}),
     )

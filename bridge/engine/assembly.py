@@ -25,6 +25,7 @@ from bridge.engine.deliver import DeliverStage
 from bridge.engine.destination import Destination
 from bridge.engine.hints import Hints
 from bridge.engine.line import Line, SourceLine, TargetLine, TracedApi
+from bridge.engine.owners import is_dead, this_process
 from bridge.engine.process import ProcessStage
 from bridge.engine.redis_server import connector, pinger
 from bridge.engine.worker import Stage
@@ -224,7 +225,15 @@ def _paced(target: TargetConfig, ways: _Ways, send: Callable[[Request], Answer])
     options = target.settings.options
     account = fingerprint([target.connector, canonical_json(options.get("auth") or dict(options))])
     rules = rules_for(target.rate, timeout=float(options.get("timeout", 60.0)))
-    gate = Gate(f"target:{target.name}", rules, server=ways.server, credential=account, shares=ways.shares)
+    gate = Gate(
+        f"target:{target.name}",
+        rules,
+        server=ways.server,
+        credential=account,
+        shares=ways.shares,
+        owner=this_process(),
+        is_dead=is_dead,
+    )
     return in_turn(send, gate)
 
 
@@ -249,6 +258,8 @@ def _api(
         server=among.server,
         credential=credential_of(access),
         shares=among.shares,
+        owner=this_process(),
+        is_dead=is_dead,
     )
     kept = KeptAnswers(shared=None if among.server is None else SharedAnswers(among.server))
     return platform_of(source.settings, access, policy, among.tokens, kept, gate=gate).client

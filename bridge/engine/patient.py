@@ -45,6 +45,7 @@ class PatientApi:
     source: str
     now: datetime
     stop: threading.Event
+    patience: timedelta = PATIENCE
 
     @property
     def settings(self) -> Settings:
@@ -80,8 +81,12 @@ class PatientApi:
     def wants(self, field: str) -> bool:
         return True
 
+    def lack(self, reason: str, *, for_good: bool = False) -> None:
+        """A list with a hole is no list: it is read again."""
+        raise SourceUnavailable(reason)
+
     def _patiently(self, ask: Callable[[SourceApi], Payload | None]) -> Payload | None:
-        deadline = time.monotonic() + PATIENCE.total_seconds()
+        deadline = time.monotonic() + self.patience.total_seconds()
         attempt = 0
         while True:
             if self.stop.is_set():

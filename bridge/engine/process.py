@@ -27,7 +27,7 @@ from bridge.engine.line import Line, SourceLine, TracedApi
 from bridge.engine.messages import dead_message, message_for
 from bridge.engine.metrics import ENRICHED, EVENTS, RECONCILED
 from bridge.flow.process import deadline_of, enriched, events_of, given_up, retry_delay
-from bridge.flow.reconcile import facts_of, is_reconciled, marked
+from bridge.flow.reconcile import facts_of, is_reconciled, marked, returns
 from bridge.ledger.database import milliseconds, moment
 from bridge.ledger.lanes import BATCH, Lease, waiting
 from bridge.ledger.processing import DeadDelivery, NewEvent, NewMessage, PostponedDelivery, Processed, finish
@@ -142,7 +142,17 @@ class ProcessStage:
                     "mappings": matching,
                 }
                 facts = facts_of(source.connector.code, result, verified)
-                stored.append(NewEvent(event=result, document=document, source=source.name, trace=trace, facts=facts))
+                again = returns(source.connector.code, result)
+                stored.append(
+                    NewEvent(
+                        event=result,
+                        document=document,
+                        source=source.name,
+                        trace=trace,
+                        facts=facts,
+                        returns=again,
+                    )
+                )
                 messages.extend(new_messages)
                 incomplete |= waits
         again = incomplete and source.api is not None and age < COMPLETED_WITHIN

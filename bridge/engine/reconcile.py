@@ -23,14 +23,8 @@ from bridge.engine.shipper import Lanes
 from bridge.flow.reconcile import Compared, compare, delivery_of
 from bridge.ledger.database import Ledger
 from bridge.ledger.duties import reconciling
-from bridge.ledger.facts import (
-    advance,
-    known_facts,
-    look_after,
-    put_on_its_way,
-    reconciled_key,
-    watermark,
-)
+from bridge.ledger.facts import known_facts, put_on_its_way, reconciled_key
+from bridge.ledger.watermarks import advance, look_after, watermark
 
 GRACE: Final = timedelta(minutes=10)
 """What happened just now is not missing: its webhook may be on its way, or wait for the platform's API."""
@@ -84,33 +78,42 @@ class Reconciler:
         stopping: threading.Event,
         dry_run: bool = False,
         progress: Callable[[Account], None] = lambda _account: None,
+        patience: timedelta = PATIENCE,
+        waits: Callable[[SourceUnavailable], None] = lambda _error: None,
     ) -> Account:
         """Compare what happened in a span. Raises SourceUnavailable, or Stopped.
 
         What is missing is stored some at a time; the mark and the figures move when all of it is stored. The figures
         count what happened after the mark, so that every happening is counted once. A list that is being made is
-        waited for.
+        waited for, up to `patience`, and `waits` is told why.
         """
-        deadline = time.monotonic() + PATIENCE.total_seconds()
+        deadline = time.monotonic() + patience.total_seconds()
         while True:
             account = Account(source=self.source.name, since=since, until=until)
             try:
-                self._compare(account, stopping, dry_run=dry_run, progress=progress)
+                self._compare(account, stopping, dry_run=dry_run, progress=progress, patience=patience)
             except SourceUnavailable as error:
                 if error.retry_after is None or time.monotonic() + error.retry_after > deadline:
                     raise
                 _log.info("list_waits", source=self.source.name, reason=error.reason)
+                waits(error)
                 stopping.wait(max(error.retry_after, 1.0))
                 continue
             return account
 
     def _compare(
-        self, account: Account, stopping: threading.Event, *, dry_run: bool, progress: Callable[[Account], None]
+        self,
+        account: Account,
+        stopping: threading.Event,
+        *,
+        dry_run: bool,
+        progress: Callable[[Account], None],
+        patience: timedelta,
     ) -> None:
         mark = watermark(self.ledger, self.source.name)
         fresh: dict[str, Counter[str]] = {}
         compared = compare(
-            self._happened(account.since, account.until, stopping),
+            self._happened(account.since, account.until, stopping, patience),
             lambda facts: known_facts(self.ledger, self.source.name, facts),
             since=account.since,
             until=account.until,
@@ -127,11 +130,14 @@ class Reconciler:
         if not dry_run and (mark is None or account.since <= mark):
             account.advanced = advance(self.ledger, self.source.name, account.until, fresh, mark=mark)
 
-    def _happened(self, since: datetime, until: datetime, stopping: threading.Event) -> Iterator[Found]:
+    def _happened(
+        self, since: datetime, until: datetime, stopping: threading.Event, patience: timedelta
+    ) -> Iterator[Found]:
         code, make = self.source.connector.code, self.source.api
         if make is None or not isinstance(code, Reconciling):
             return iter(())
-        api = PatientApi(make=make, ledger=self.ledger, source=self.source.name, now=until, stop=stopping)
+        name = self.source.name
+        api = PatientApi(make=make, ledger=self.ledger, source=name, now=until, stop=stopping, patience=patience)
         return code.happened(since, api)
 
     def _store(self, some: Compared) -> None:

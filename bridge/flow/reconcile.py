@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Final
 
-from bridge.core.contracts import Found, Inbound, Reconciling, Source, Verified
+from bridge.core.contracts import Found, Inbound, Reconciling, Returning, Source, Verified
 from bridge.core.events import Event, stamp
 from bridge.core.signing import canonical_json
 
@@ -55,15 +55,27 @@ def compare(
     in_span = (entry for entry in found if since <= entry.occurred_at <= until)
     once = _once(in_span)
     while some := tuple(islice(once, size)):
-        yield Compared(found=some, told_by=known([entry.fact for entry in some]))
+        yield _compared(some, known)
+
+
+def _compared(some: Sequence[Found], known: Callable[[Sequence[str]], Mapping[str, str]]) -> Compared:
+    """What was told before, and is found after something else was, has come back: it is known by what it came after."""
+    told_by = known([entry.fact for entry in some])
+    found = [
+        replace(entry, fact=f"{entry.fact}|after {entry.after}") if entry.after and entry.fact in told_by else entry
+        for entry in some
+    ]
+    again = [entry.fact for entry, before in zip(found, some, strict=True) if entry is not before]
+    return Compared(found=found, told_by={**told_by, **known(again)} if again else told_by)
 
 
 def _once(found: Iterable[Found]) -> Iterator[Found]:
-    seen: OrderedDict[str, None] = OrderedDict()
+    seen: OrderedDict[tuple[str, str | None], None] = OrderedDict()
     for entry in found:
-        if entry.fact in seen:
+        name = entry.fact, entry.after  # what has come back may be listed beside what it was before
+        if name in seen:
             continue
-        seen[entry.fact] = None
+        seen[name] = None
         if len(seen) > _REMEMBERED:
             seen.popitem(last=False)
         yield entry
@@ -101,6 +113,17 @@ def marked(events: Iterable[Event], verified: Verified) -> list[Event]:
         else replace(event, origin="reconciled")
         for event in events
     ]
+
+
+def returns(code: Source, event: Event) -> bool:
+    """Whether what a completed event tells can come true again, and is what the API showed when it was asked."""
+    return (
+        isinstance(code, Returning)
+        and event.observedat is not None
+        and event.enrichment != "missing"
+        and event.type != "source.unmapped"
+        and code.returns(event)
+    )
 
 
 def facts_of(code: Source, event: Event, verified: Verified) -> tuple[str, ...]:

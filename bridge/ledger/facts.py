@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -14,9 +14,8 @@ from sqlalchemy import Connection, select, update
 from bridge.core.events import Event, event_from_json
 from bridge.core.signing import fingerprint
 from bridge.ledger.accepting import Arrival, delivery_row
-from bridge.ledger.database import Ledger, insert_new, milliseconds, moment
-from bridge.ledger.figures import count
-from bridge.ledger.tables import deliveries_in, events, facts, repeats, watermarks
+from bridge.ledger.database import Ledger, insert_new, milliseconds
+from bridge.ledger.tables import deliveries_in, events, facts, repeats
 
 Origin = Literal["webhook", "reconciled"]
 
@@ -27,7 +26,10 @@ _LONGEST: Final = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Telling:
-    """An event of a delivery, and the facts that it tells. `state` is its state key, None for an occurrence."""
+    """An event of a delivery, and the facts that it tells. `state` is its state key, None for an occurrence.
+
+    `shown_at` is when the platform's API showed it as its present state, None where that is not what it tells.
+    """
 
     source: str
     facts: tuple[str, ...]
@@ -36,6 +38,7 @@ class Telling:
     origin: Origin
     subject: str
     state: str | None
+    shown_at: datetime | None = None
 
 
 class _Holder(NamedTuple):
@@ -82,15 +85,20 @@ def already_told(connection: Connection, tellings: Sequence[Telling]) -> Told:
     if written < len(rows):
         holders |= _holders(connection, rows)
     by: dict[tuple[int, str], int] = {}
+    kept: list[Telling] = []
     for telling in tellings:
         holder = _other(telling, holders)
-        if holder is not None and not _has_passed(connection, telling, holder):
+        if holder is not None and not _has_passed(connection, telling, holder, kept):
             by[telling.delivery_seq, telling.event_id] = holder.delivery_seq
             _hand_over(connection, telling, holder)
+            continue
+        kept.append(telling)
+        if telling.shown_at is not None:
+            _take_over(connection, telling, holders)
     if not by:
         return Told(by={})
-    kept = select(events.c.id).where(events.c.id.in_([event_id for _, event_id in by]))
-    return Told(by=by, standing=frozenset(connection.execute(kept).scalars()))
+    standing = select(events.c.id).where(events.c.id.in_([event_id for _, event_id in by]))
+    return Told(by=by, standing=frozenset(connection.execute(standing).scalars()))
 
 
 def _row(telling: Telling, key: str) -> dict[str, Any]:
@@ -112,23 +120,58 @@ def _other(telling: Telling, holders: Mapping[tuple[str, str], _Holder]) -> _Hol
     return None
 
 
-def _has_passed(connection: Connection, telling: Telling, holder: _Holder) -> bool:
-    """Whether a webhook has told another state since the one that the holder told.
+def _has_passed(connection: Connection, telling: Telling, holder: _Holder, kept: Sequence[Telling]) -> bool:
+    """Whether another state was told since the one that the holder told; `kept` are events that are not stored yet.
 
     What lists told since does not count: they tell of a whole outage at once, and its late webhooks come after them.
+    Unless the platform showed this one as its present state after that: then it has come back.
     """
     if telling.state is None:
         return False
+    since = [other for other in kept if (other.source, other.state) == (telling.source, telling.state)]
+    place = next((place for place, other in enumerate(since) if other.event_id == holder.event_id), -1)
+    since = [other for other in since[place + 1 :] if not set(other.facts) & set(telling.facts)]
+    if any(other.origin == "webhook" for other in since):
+        return True
+    if since and telling.shown_at is not None and since[-1].shown_at is not None:
+        return since[-1].shown_at < telling.shown_at
     told = select(events.c.cursor).where(events.c.id == holder.event_id).scalar_subquery()
-    later = select(events.c.id).where(
+    later = select(events.c.body).where(
         events.c.subject == telling.subject,
         events.c.source == telling.source,
         events.c.state_key == telling.state,
         events.c.cursor > told,
         events.c.delivery_seq.not_in([holder.delivery_seq, telling.delivery_seq]),
-        events.c.id.not_in(select(facts.c.event_id).where(facts.c.origin == "reconciled")),
     )
-    return connection.execute(later.limit(1)).first() is not None
+    listed = select(facts.c.event_id).where(facts.c.origin == "reconciled")
+    if connection.execute(later.where(events.c.id.not_in(listed)).limit(1)).first() is not None:
+        return True
+    if telling.shown_at is None:
+        return False
+    newest = connection.execute(later.order_by(events.c.cursor.desc()).limit(1)).scalar()
+    return newest is not None and _shown_at(newest) < telling.shown_at
+
+
+def _shown_at(body: str) -> datetime:
+    """When what an event says was read at the platform, or else when it came in."""
+    event = event_from_json(orjson.loads(body))
+    return event.observedat or event.recordedtime
+
+
+def _take_over(connection: Connection, telling: Telling, holders: dict[tuple[str, str], _Holder]) -> None:
+    """What has come true again is told by who told it last: a list that shows it, or a late webhook, means this one."""
+    for key in ((telling.source, fact_key(fact)) for fact in telling.facts):
+        if holders[key].delivery_seq < telling.delivery_seq:
+            holders[key] = _Holder(telling.delivery_seq, telling.event_id, telling.origin)
+    connection.execute(
+        update(facts)
+        .where(
+            facts.c.source == telling.source,
+            facts.c.fact.in_([fact_key(fact) for fact in telling.facts]),
+            facts.c.delivery_seq < telling.delivery_seq,
+        )
+        .values(event_id=telling.event_id, delivery_seq=telling.delivery_seq, origin=telling.origin)
+    )
 
 
 def _holders(connection: Connection, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], _Holder]:
@@ -226,52 +269,3 @@ def fact_key(fact: str) -> str:
 
 def _portions(values: Sequence[str]) -> Iterator[Sequence[str]]:
     return (values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE))
-
-
-# --- how far ----------------------------------------------------------------------------------------------------------
-
-
-def watermark(ledger: Ledger, source: str) -> datetime | None:
-    """Up to when a source was compared; None before it is looked after for the first time."""
-    with ledger.read() as connection:
-        until = connection.execute(select(watermarks.c.until_ms).where(watermarks.c.source == source)).scalar()
-    return None if until is None else moment(until)
-
-
-def look_after(ledger: Ledger, sources: Iterable[str], now: datetime) -> None:
-    """Begin to compare sources that never were, from now on: what happened before was nobody's to receive."""
-    rows = [{"source": source, "until_ms": milliseconds(now)} for source in sorted(sources)]
-    with ledger.write() as connection:
-        insert_new(connection, watermarks, rows, "source")
-
-
-def advance(
-    ledger: Ledger,
-    source: str,
-    until: datetime,
-    by_day: Mapping[str, Mapping[str, int]],
-    *,
-    mark: datetime | None,
-) -> bool:
-    """Everything from `mark` up to a time is compared and stored; `by_day` are the figures of that span.
-
-    False, and nothing is written, if somebody else compared meanwhile: the mark is not where it was.
-    """
-    row = {"source": source, "until_ms": milliseconds(until)}
-    with ledger.write() as connection:
-        if mark is None:
-            moved = bool(insert_new(connection, watermarks, [row], "source"))
-        else:
-            done = connection.execute(
-                update(watermarks)
-                .where(
-                    watermarks.c.source == source,
-                    watermarks.c.until_ms == milliseconds(mark),
-                    watermarks.c.until_ms < row["until_ms"],
-                )
-                .values(until_ms=row["until_ms"])
-            )
-            moved = done.rowcount == 1
-        for day, numbers in sorted(by_day.items()) if moved else ():
-            count(connection, {(f"reconcile:{source}", figure): number for figure, number in numbers.items()}, day=day)
-    return moved

@@ -26,6 +26,7 @@ class NewEvent:
     """A canonical event and its JSON, of a source (by its name in bridge.yaml), and the story of how it came about.
 
     `facts` are what it tells; where another delivery told one of them and either was reconciled, the event is known.
+    With `returns` they are the present truth, and may come true again.
     """
 
     event: Event
@@ -33,6 +34,7 @@ class NewEvent:
     source: str
     trace: Json
     facts: tuple[str, ...] = ()
+    returns: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +140,7 @@ def _told(connection: Connection, processed: Sequence[Processed]) -> Told:
                 origin=new.event.origin,
                 subject=new.event.subject,
                 state=new.event.state_key if new.event.kind.nature == "state" else None,
+                shown_at=new.event.observedat if new.returns else None,
             )
             for entry in processed
             for new in entry.events

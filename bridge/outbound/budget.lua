@@ -2,37 +2,51 @@
 --
 -- KEYS[1] state   hash: tokens, at, paused, strikes, left, left_until, fails, rounds, open, probe
 -- KEYS[2] places  sorted set: calls that are out, by when their place is free again whatever happens
--- KEYS[3] spent   hash: calls that are back, by slices of the window, with their sum and the oldest slice
--- ARGV    verb, place (for `take` one or more of them, with blanks between), calls, span, concurrent, interval, burst, lease, failures, first_pause, longest_pause,
+-- KEYS[3] spent   hash: calls that are back, by slices of the window, with their sum and the oldest slice; further windows
+--                 have theirs in KEYS[4], KEYS[5] …
+-- ARGV    verb, place (for `take` one or more of them, with blanks between), calls, span (of each window), concurrent, interval, burst, lease, failures, first_pause, longest_pause,
 --         strike, longest_strike, probe_wait; for `give`: fine ("1", "0", ""), pause, throttled, remaining, reset
--- take -> {how many of them have a place, wait, why}; without a why all have.   give -> {1 while the breaker is open}.   owe -> {}
+-- take -> {how many of them have a place, wait, why}; without a why all have.   give -> {1 while the breaker is open}.   owe, free -> {}   out -> places
 
-local state, places, spent = KEYS[1], KEYS[2], KEYS[3]
+local state, places = KEYS[1], KEYS[2]
 local verb, place = ARGV[1], ARGV[2]
-local calls, span, concurrent = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local concurrent = tonumber(ARGV[5])
 local interval, burst, lease = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + clock[2] / 1000
-local width = span / 250
+local windows = {}
+for calls in string.gmatch(ARGV[3], '%S+') do
+  windows[#windows + 1] = { spent = KEYS[#windows + 3], calls = tonumber(calls) }
+end
+local number = 0
+for span in string.gmatch(ARGV[4], '%S+') do
+  number = number + 1
+  windows[number].span, windows[number].width = tonumber(span), tonumber(span) / 250
+end
 
 local function text(number) return string.format('%.3f', number) end
 local function name(slice) return string.format('%.0f', slice) end
 local function read(field) return tonumber(redis.call('HGET', state, field)) or 0 end
 
-local function spend(count)
-  local slice = math.floor(now / width)
+local function spend_in(window, count)
+  local spent, slice = window.spent, math.floor(now / window.width)
   redis.call('HINCRBY', spent, name(slice), count)
   redis.call('HINCRBY', spent, 'sum', count)
   local oldest = tonumber(redis.call('HGET', spent, 'oldest'))
   if not oldest or slice < oldest then redis.call('HSET', spent, 'oldest', name(slice)) end
-  redis.call('PEXPIRE', spent, math.ceil(span * 1.1 + 1000))
+  redis.call('PEXPIRE', spent, math.ceil(window.span * 1.1 + 1000))
 end
 
--- Drop the slices that are behind the window: how many calls are left in it, and its oldest slice.
-local function counted()
+local function spend(count)
+  for _, window in ipairs(windows) do spend_in(window, count) end
+end
+
+-- Drop the slices that are behind a window: how many calls are left in it, and when the first of them leaves it.
+local function counted(window)
+  local spent, span, width = window.spent, window.span, window.width
   local sum = tonumber(redis.call('HGET', spent, 'sum')) or 0
   local oldest = tonumber(redis.call('HGET', spent, 'oldest'))
-  if not oldest then return 0, nil end
+  if not oldest then return 0, 0 end
   local edge = math.floor((now - span) / width)
   local first = oldest
   while oldest < edge or (sum > 0 and oldest < now / width and not redis.call('HGET', spent, name(oldest))) do
@@ -44,7 +58,7 @@ local function counted()
     oldest = oldest + 1
   end
   if oldest ~= first then redis.call('HSET', spent, 'oldest', name(oldest), 'sum', sum) end
-  return sum, oldest
+  return sum, (oldest + 1) * width + span
 end
 
 local function wait(granted, milliseconds, why) return { granted, text(milliseconds), why } end
@@ -64,7 +78,7 @@ local function take()
   local left_until = read('left_until')
   local left = now < left_until and read('left') or math.huge
   local out = redis.call('ZCARD', places)
-  local back, oldest = counted()
+  for _, window in ipairs(windows) do window.back, window.until_ = counted(window) end
   local at = redis.call('HGET', state, 'at')
   local tokens = 1
   if at then tokens = math.min(burst, read('tokens') + math.max(0, now - at) / interval) end
@@ -75,12 +89,21 @@ local function take()
       seconds, why = tonumber(ARGV[14]), 'open'
     elseif left < 1 then
       seconds, why = left_until - now, 'paused'
-    elseif back + out >= calls then
-      if back == 0 then seconds, why = 0, 'busy' else seconds, why = (oldest + 1) * width + span - now, 'budget' end
-    elseif out >= concurrent then
-      seconds, why = 0, 'busy'
-    elseif tokens < 1 then
-      seconds, why = (1 - tokens) * interval, 'budget'
+    else
+      for _, window in ipairs(windows) do
+        if window.back + out >= window.calls then
+          if window.back > 0 then
+            seconds, why = math.max(seconds, window.until_ - now), 'budget'
+          elseif why == '' then
+            seconds, why = 0, 'busy'
+          end
+        end
+      end
+      if why == '' and out >= concurrent then
+        seconds, why = 0, 'busy'
+      elseif why == '' and tokens < 1 then
+        seconds, why = (1 - tokens) * interval, 'budget'
+      end
     end
     if why ~= '' then break end
     granted, out, tokens, left = granted + 1, out + 1, tokens - 1, left - 1
@@ -142,5 +165,16 @@ end
 
 if verb == 'take' then return take() end
 if verb == 'give' then return give() end
-spend(tonumber(place)) -- owe: calls that were made while nobody could write them down here
+if verb == 'out' then return redis.call('ZRANGE', places, 0, -1) end
+if verb == 'free' then
+  for name in string.gmatch(place, '%S+') do
+    if redis.call('ZREM', places, name) == 1 then spend(1) end
+  end
+  return {}
+end
+local which = 0 -- owe: calls that were made while nobody could write them down here
+for count in string.gmatch(place, '%S+') do
+  which = which + 1
+  if tonumber(count) > 0 then spend_in(windows[which], count) end
+end
 return {}

@@ -3,22 +3,25 @@
 The rules are kept in a book: one that all workers of all machines share (`shared_budget`), or, while there is no Redis,
 one for each process (`local_budget`). Both keep the same rules:
 
-- The platform's counter never sees more than `calls` in any window of `span` seconds, wherever the platform begins to
-  count. A call counts from the moment it may go out until `span` after its answer came back, since nobody knows when in
-  between the platform counted it. That is what keeps the limit exact when requests are late.
-- Within that, calls go out evenly, at most `burst` of them together.
-- At most `concurrent` calls are out at the same time. The place of a worker that died is free after `lease` seconds.
+- The platform's counter never sees more than `calls` in any window of `span` seconds, nor more than the further limits
+  (`also`) allow in theirs, wherever the platform begins to count. A call counts from the moment it may go out until a
+  window after its answer came back, since nobody knows when in between the platform counted it. That is what keeps the
+  limits exact when requests are late.
+- Within that, calls go out evenly, as fast as the slowest of the limits, at most `burst` of them together.
+- At most `concurrent` calls are out at the same time. The place of a worker that died is free as soon as another one on
+  its host looks for places in vain, and otherwise after `lease` seconds.
 - A platform that asks for a pause gets it, from everybody; so does one that says 429 and does not say for how long.
 - After `failures` calls in a row without a usable answer nobody asks for a while; then a single call goes first.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol
 
-from bridge.core.manifest import Budget
+from bridge.core.manifest import Budget, Rate
 
 Why = Literal["budget", "busy", "paused", "open"]
 
@@ -35,7 +38,10 @@ PROBE_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """All times are seconds. `lease` must be longer than any call takes."""
+    """All times are seconds. `lease` must be longer than any call takes; `also` are limits beside the first.
+
+    Calls go out as if `evenly` were the span where that is shorter: a day's quota need not last for the day.
+    """
 
     calls: int
     span: float
@@ -44,25 +50,34 @@ class Rules:
     failures: int = 5
     first_pause: float = 2.0
     longest_pause: float = 60.0
+    evenly: float = math.inf
+    also: tuple[Rate, ...] = ()
+
+    @property
+    def windows(self) -> tuple[Rate, ...]:
+        """Every limit; the first one is that of `calls` and `span`."""
+        return (Rate(calls=self.calls, seconds=self.span), *self.also)
 
     @property
     def interval(self) -> float:
         """Between two calls at the even pace."""
-        return self.span / (self.calls * PACE)
+        return max(min(window.seconds, self.evenly) / (window.calls * PACE) for window in self.windows)
 
     @property
     def burst(self) -> int:
         """How many calls may go out together after a rest: so that a single event need not wait between its calls."""
-        return max(1, self.calls // 100, min(self.concurrent, self.calls // 10))
+        usual = max(1, self.calls // 100, min(self.concurrent, self.calls // 10))
+        return min(usual, *(window.calls for window in self.windows))
 
     def share(self, parts: int) -> Rules:
         """What one of several processes may do by itself that do not know of each other."""
-        return replace(self, calls=max(1, self.calls // parts), concurrent=max(1, self.concurrent // parts))
+        first, *also = (replace(window, calls=max(1, window.calls // parts)) for window in self.windows)
+        return replace(self, calls=first.calls, concurrent=max(1, self.concurrent // parts), also=tuple(also))
 
 
 def rules_of(budget: Budget) -> Rules:
     """The rules for what a manifest or bridge.yaml says."""
-    return Rules(calls=budget.calls, span=budget.seconds, concurrent=budget.concurrent)
+    return Rules(calls=budget.calls, span=budget.seconds, concurrent=budget.concurrent, also=budget.also)
 
 
 @dataclass(frozen=True, slots=True)

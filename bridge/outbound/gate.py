@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
@@ -29,6 +31,11 @@ BUSY_SECONDS: Final = 0.02
 
 LONGEST_BREATH_SECONDS: Final = 0.05
 
+LOOK_SECONDS: Final = 1.0
+"""How often it is looked whether those who have the places still live."""
+
+_OF: Final = "/"
+
 MOST_AT_ONCE: Final = 32
 """Places that are asked for together."""
 
@@ -48,7 +55,7 @@ class Gate:
     """One source's calls in this process. Safe for threads.
 
     The book in Redis rules; while it is away each process keeps to its share. `shares` is among how many processes the
-    budget is divided then.
+    budget is divided then. `owner` is this process by a name of which others can find out whether it `is_dead`.
     """
 
     def __init__(
@@ -59,6 +66,8 @@ class Gate:
         server: SharedServer | None = None,
         credential: str = "",
         shares: int = 1,
+        owner: str = "",
+        is_dead: Callable[[str], bool] = lambda _owner: False,
     ) -> None:
         self._source = source
         self._shared = None if server is None else SharedBook(server, credential, rules)
@@ -66,7 +75,9 @@ class Gate:
         self._alone = False
         # What is saved up meanwhile goes out together: asking for each call's moment by itself would double the work.
         self._breath = min(LONGEST_BREATH_SECONDS, rules.interval * rules.burst / 4)
-        self._name, self._numbers = secrets.token_hex(8), count()
+        # A place's name begins with its owner's, so that somebody else can free those of a process that was killed.
+        self._name, self._numbers = f"{owner}{_OF}{secrets.token_hex(8)}", count()
+        self._is_dead, self._looked = is_dead, -math.inf
         self._queue = _Queue()
         self._freed = threading.Event()
 
@@ -92,6 +103,18 @@ class Gate:
             API_CALLS.labels(self._source, outcome).inc()
             self._leave(place, book, said)
         return answer
+
+    @contextmanager
+    def turn(self, patience: float) -> Iterator[None]:
+        """A turn for what says nothing here about the other side: it is counted, and that is all.
+
+        Raises SourceUnavailable without a turn in `patience` seconds.
+        """
+        place, book = self._enter(patience, False)
+        try:
+            yield
+        finally:
+            self._leave(place, book, Said())
 
     def _enter(self, patience: float, begun: bool) -> tuple[str, Book]:
         began = time.monotonic()
@@ -138,10 +161,26 @@ class Gate:
                     self._shared.owe(self._local.counted())
                     self._local.forget()
                     self._alone = False
-                return *self._shared.take(places), self._shared
+                granted, wait = self._shared.take(places)
+                if wait is not None and wait.why in ("busy", "open") and self._freed_of_the_dead(self._shared):
+                    more, wait = self._shared.take(places[granted:])
+                    granted += more
+                return granted, wait, self._shared
             except ServerAway:
                 self._alone = True
         return *self._local.take(places), self._local
+
+    def _freed_of_the_dead(self, book: SharedBook) -> bool:
+        """Whether places were free that killed processes of this host had; it is looked once in a while."""
+        if time.monotonic() - self._looked < LOOK_SECONDS:
+            return False
+        self._looked = time.monotonic()
+        owners = {place: place.partition(_OF)[0] for place in book.out()}
+        dead = {owner for owner in {*owners.values()} if owner and self._is_dead(owner)}
+        left = [place for place, owner in owners.items() if owner in dead]
+        if left:
+            book.free(left)
+        return bool(left)
 
     def _leave(self, place: str, book: Book, said: Said) -> None:
         try:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from threading import Lock
 from typing import Final
 
+from bridge.core.manifest import Rate
 from bridge.outbound.budget import LONGEST_STRIKE_SECONDS, PROBE_SECONDS, STRIKE_SECONDS, Rules, Said, Wait
 
 _MOST_DOUBLINGS: Final = 20
@@ -20,7 +21,7 @@ class LocalBook:
         self._rules = rules
         self._lock = Lock()
         self._out: set[str] = set()
-        self._back: deque[float] = deque()
+        self._back: tuple[tuple[Rate, deque[float]], ...] = tuple((window, deque()) for window in rules.windows)
         self._tokens = 1.0
         self._at = time.monotonic()
         self._paused = 0.0
@@ -50,7 +51,8 @@ class LocalBook:
         with self._lock:
             now = time.monotonic()
             self._out.discard(place)
-            self._back.append(now)
+            for _, back in self._back:
+                back.append(now)
             self._watch(place, said.fine, now)
             pause = said.pause or 0.0
             if said.throttled and not pause and now >= self._paused:
@@ -63,16 +65,17 @@ class LocalBook:
                 self._left, self._left_until = said.remaining - len(self._out), now + said.reset
             return self._open is not None
 
-    def counted(self) -> int:
-        """How many calls count at the moment."""
+    def counted(self) -> list[int]:
+        """How many calls count at the moment, in each window of the rules."""
         with self._lock:
             self._forget(time.monotonic())
-            return len(self._back)
+            return [len(back) for _, back in self._back]
 
     def forget(self) -> None:
         """Somebody else counts them from now on."""
         with self._lock:
-            self._back.clear()
+            for _, back in self._back:
+                back.clear()
 
     def _stopped(self, now: float) -> Wait | None:
         if now < self._paused:
@@ -88,17 +91,19 @@ class LocalBook:
     def _full(self, now: float) -> Wait | None:
         rules = self._rules
         self._forget(now)
-        if len(self._back) + len(self._out) >= rules.calls:
-            return Wait(self._back[0] + rules.span - now, "budget") if self._back else Wait(0.0, "busy")
-        if len(self._out) >= rules.concurrent:
+        full = [(window, back) for window, back in self._back if len(back) + len(self._out) >= window.calls]
+        if any(back for _, back in full):
+            return Wait(max(back[0] + window.seconds - now for window, back in full if back), "budget")
+        if full or len(self._out) >= rules.concurrent:
             return Wait(0.0, "busy")
         self._tokens = min(float(rules.burst), self._tokens + (now - self._at) / rules.interval)
         self._at = now
         return Wait((1 - self._tokens) * rules.interval, "budget") if self._tokens < 1 else None
 
     def _forget(self, now: float) -> None:
-        while self._back and self._back[0] <= now - self._rules.span:
-            self._back.popleft()
+        for window, back in self._back:
+            while back and back[0] <= now - window.seconds:
+                back.popleft()
 
     def _watch(self, place: str, fine: bool | None, now: float) -> None:
         probing = self._probe == place

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Final
 
 from bridge.core.contracts import Answer, Request
-from bridge.core.errors import BridgeError, SourceUnavailable
+from bridge.core.errors import SourceUnavailable
 from bridge.core.manifest import Rate
 from bridge.flow.judge import NoTurn
 from bridge.outbound.budget import Rules
@@ -19,6 +18,8 @@ PATIENCE_SECONDS: Final = 2.0
 _REASON: Final = "as many requests as the target may get have been sent"
 _LEAST_LEASE_SECONDS: Final = 75.0
 _SPARE_SECONDS: Final = 15.0
+_EVENLY_SECONDS: Final = 300.0
+"""A longer quota is used as fast as if it were for this long: after an exam all grades come at once."""
 
 
 def rules_for(rate: Rate, *, timeout: float = 60.0) -> Rules:
@@ -27,7 +28,7 @@ def rules_for(rate: Rate, *, timeout: float = 60.0) -> Rules:
     How many requests are out at the same time is not their affair: `concurrency` says that.
     """
     lease = max(_LEAST_LEASE_SECONDS, timeout + _SPARE_SECONDS)
-    return Rules(calls=rate.calls, span=rate.seconds, concurrent=rate.calls, lease=lease)
+    return Rules(calls=rate.calls, span=rate.seconds, concurrent=rate.calls, lease=lease, evenly=_EVENLY_SECONDS)
 
 
 def in_turn(send: Callable[[Request], Answer], gate: Gate) -> Callable[[Request], Answer]:
@@ -38,29 +39,10 @@ def in_turn(send: Callable[[Request], Answer], gate: Gate) -> Callable[[Request]
     """
 
     def paced(request: Request) -> Answer:
-        call = _Call(send)
         try:
-            gate.send(call, request, patience=PATIENCE_SECONDS, begun=False)
-        except SourceUnavailable as late:
+            with gate.turn(PATIENCE_SECONDS):
+                return send(request)
+        except SourceUnavailable as late:  # the gate's: a target's way out raises none
             raise NoTurn(_REASON, late.retry_after) from None
-        return call.came.result()
 
     return paced
-
-
-class _Call:
-    """One request for the gate, which learns that it came back, and not how."""
-
-    def __init__(self, send: Callable[[Request], Answer]) -> None:
-        self.came: Future[Answer] = Future()
-        self._send = send
-
-    def send(self, request: Request) -> Answer:
-        status = 400
-        try:
-            answer = self._send(request)
-            self.came.set_result(answer)
-            status = answer.status if answer.status < 500 and answer.status != 429 else status
-        except BridgeError as error:
-            self.came.set_exception(error)
-        return Answer(status=status, headers={}, body=b"")

@@ -23,11 +23,17 @@ class SharedBook:
         self._server = server
         # The window is part of the name: another one has other slices. The braces keep the keys on one cluster node.
         name = f"{_PREFIX}{{{credential[:32]}}}:{rules.span:g}"
-        self._keys = (name, f"{name}:places", f"{name}:spent")
+        spent = [
+            f"{name}:spent",
+            *(f"{name}:spent:{number}:{rate.seconds:g}" for number, rate in enumerate(rules.also)),
+        ]
+        self._keys = (name, f"{name}:places", *spent)
         seconds = (rules.lease, rules.first_pause, rules.longest_pause, STRIKE_SECONDS, LONGEST_STRIKE_SECONDS)
         lease, first, longest, strike, longest_strike = (1000 * value for value in seconds)
-        self._rules: tuple[float, ...] = (
-            *(rules.calls, rules.span * 1000, rules.concurrent, rules.interval * 1000, rules.burst),
+        self._rules: tuple[float | str, ...] = (
+            " ".join(str(window.calls) for window in rules.windows),
+            " ".join(f"{window.seconds * 1000:.3f}" for window in rules.windows),
+            *(rules.concurrent, rules.interval * 1000, rules.burst),
             *(lease, rules.failures, first, longest, strike, longest_strike, PROBE_SECONDS * 1000),
         )
         self._script: Script | None = None
@@ -44,11 +50,19 @@ class SharedBook:
         [open_] = self._run("give", place, fine, pause, int(said.throttled), remaining, said.reset * 1000)
         return bool(open_)
 
-    def owe(self, calls: int) -> None:
-        """Calls of the last moments that were made without this book."""
-        self._run("owe", calls)
+    def out(self) -> list[str]:
+        """The places of all calls that are out, whoever has them."""
+        return [_text(place) for place in self._run("out", "")]
 
-    def _run(self, verb: str, place: str | int, *more: float | str) -> list[Any]:
+    def free(self, places: Sequence[str]) -> None:
+        """Nobody will give these back. Their calls count from now on, as if they had come back."""
+        self._run("free", " ".join(places))
+
+    def owe(self, calls: Sequence[int]) -> None:
+        """Calls of the last moments that were made without this book, as each window of the rules counts them."""
+        self._run("owe", " ".join(str(count) for count in calls))
+
+    def _run(self, verb: str, place: str, *more: float | str) -> list[Any]:
         return self._server.ask(partial(self._eval, (verb, place, *self._rules, *more)))
 
     def _eval(self, arguments: tuple[float | str, ...], redis: Redis) -> list[Any]:

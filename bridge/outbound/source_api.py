@@ -130,7 +130,7 @@ class HttpSourceApi:
     context: Context = field(default_factory=Context)
     records: list[CallRecord] = field(default_factory=list)
     lacking: list[str] = field(default_factory=list)
-    """Why `extra` calls of a last try have no answer."""
+    """Why `extra` calls have no answer, and will have none."""
 
     @property
     def settings(self) -> Settings:
@@ -186,6 +186,12 @@ class HttpSourceApi:
     def wants(self, field: str) -> bool:
         """Whether anybody looks at a field of the event."""
         return self.context.wants(field)
+
+    def lack(self, reason: str, *, for_good: bool = False) -> None:
+        """An `extra` call's answer is none: raises SourceUnavailable, but not `for_good` nor on the last try."""
+        if not (for_good or self.context.last_try):
+            raise SourceUnavailable(reason)
+        self.lacking.append(reason)
 
     def _answered(self, asking: Asking, *, keep: float, since: datetime | None = None, extra: bool) -> Payload | None:
         try:

@@ -163,8 +163,7 @@ def _odd_answers(case: _Case) -> Iterator[str]:
         "null in every entry": dict.fromkeys(real) if isinstance(real, dict) else [None],
     }
     return _together(
-        # What a connector finds out itself, it may take for the failure of all that it asks.
-        {way: _waits_and_ends(case, _answering(document), or_missing=True) for way, document in wrong.items()}
+        {way: _waits_and_ends(case, _answering(document)) for way, document in wrong.items()}
         | {way: _survives(case, _answering(document)) for way, document in lacking.items()}
     )
 
@@ -174,9 +173,7 @@ def _survives(case: _Case, fault: Fault) -> Iterator[str]:
         yield from unsound(ending)
 
 
-def _waits_and_ends(
-    case: _Case, fault: Fault, *, retry_after: float | None = None, or_missing: bool = False
-) -> Iterator[str]:
+def _waits_and_ends(case: _Case, fault: Fault, *, retry_after: float | None = None) -> Iterator[str]:
     """An event waits while a call fails so, and goes on as declared in the end, its reason kept."""
     young, old = case.young_and_old(fault)
     yield from _not_waiting(young)
@@ -184,9 +181,8 @@ def _waits_and_ends(
     if young.waits is not None and retry_after not in (None, young.waits.retry_after):
         yield f"waits {young.waits.retry_after} seconds, expected {retry_after}"
     yield from (f"at the last try {fault}" for fault in unsound(old))
-    if not (or_missing and old.enrichment == "missing"):
-        yield from _not_as(old, case.call.failing, "at the last try ")
-    if old.events and not old.reason and not or_missing:
+    yield from _not_as(old, case.call.failing, "at the last try ")
+    if old.events and not old.reason:
         yield f"at the last try {old}, and leaves no reason"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bridge.core.errors import SourceUnavailable
 from bridge.core.events import Event, Json
 from bridge.core.payload import Payload
 
@@ -20,3 +21,7 @@ class Offline:
 
     def wants(self, field: str) -> bool:
         return True
+
+    def lack(self, reason: str, *, for_good: bool = False) -> None:
+        if not for_good:
+            raise SourceUnavailable(reason)

@@ -66,7 +66,8 @@ def ask(
     """An object by its id; None when there is none, and for an `extra` one also when it cannot be had.
 
     A `fresh` answer is not older than the event; `patience` is with refusals of `extra` ones. Raises SourceUnavailable
-    for a refusal that may pass; with no patience at all, never for what was answered.
+    for a refusal that may pass, of an `extra` one not on the last try; with no patience at all, never for what was
+    answered.
     """
     path = path_of(template, id)
     if path is None:
@@ -81,10 +82,8 @@ def ask(
 def ask_list(event: Event, api: SourceApi, path: str, query: Mapping[str, str], *, keep: float) -> list[Payload]:
     """A page of a list that is not older than the event; empty when it cannot be had on the last try."""
     answer = api.get(path, query, keep=keep, since=event.recordedtime, extra=True)
-    if answer is not None and answer.at("status").value == "success" and isinstance(answer.at("result").value, list):
-        return list(answer.at("result").items())
-    _result(event, api, answer, path, REFUSED_FOR)
-    return []
+    result = _result(event, api, answer, path, REFUSED_FOR, shape=list)
+    return [] if result is None else list(result.items())
 
 
 def pages(
@@ -147,19 +146,31 @@ def says_gone(answer: Payload, settings: Settings) -> bool:
 
 
 def _result(
-    event: Event, api: SourceApi, answer: Payload | None, template: str, patience: timedelta | None
+    event: Event,
+    api: SourceApi,
+    answer: Payload | None,
+    template: str,
+    patience: timedelta | None,
+    *,
+    shape: type = dict,
 ) -> Payload | None:
-    """What an answer holds. One of another shape is an outage, and waits; a refusal in words is one for a while."""
+    """What an answer holds. One of another shape is an outage, and waits; a refusal in words is one for a while.
+
+    `patience` is None for what an event cannot do without. The reason for going on without the rest is kept.
+    """
     if answer is None or says_gone(answer, api.settings):
         return None
     succeeded, result = answer.at("status").value == "success", answer.at("result")
     if succeeded and (not result.present or result.value == []):
         return None
-    if succeeded and isinstance(result.value, dict):
+    if succeeded and isinstance(result.value, shape):
         return result
     refused = answer.at("status").present and not succeeded
-    if patience is not None and (refused or not patience) and api.now - event.recordedtime >= patience:
-        return None
+    reason = f"GET {template} answered 200 with a status other than success"
     if succeeded:
-        raise SourceUnavailable(f"GET {template} answered with an unexpected shape: {result.path}: expected an object")
-    raise SourceUnavailable(f"GET {template} answered 200 with a status other than success")
+        expected = "an object" if shape is dict else "a list"
+        reason = f"GET {template} answered with an unexpected shape: {result.path}: expected {expected}"
+    if patience is None:
+        raise SourceUnavailable(reason)
+    api.lack(reason, for_good=(refused or not patience) and api.now - event.recordedtime >= patience)
+    return None

@@ -190,11 +190,23 @@ def _named(who: Person, user: Payload, api: SourceApi) -> Person:
 
 
 def _test(run: str, api: SourceApi, *, since: datetime | None = None, extra: bool) -> Payload | None:
-    return api.get(f"/v1/test/{run}", keep=TEST_SECONDS, since=since, extra=extra)
+    return _object(f"/v1/test/{run}", api, keep=TEST_SECONDS, since=since, extra=extra)
 
 
 def _user(user: str, api: SourceApi, *, since: datetime | None = None, extra: bool) -> Payload | None:
-    return api.get(f"/v1/users/{user}", keep=USER_SECONDS, since=since, extra=extra)
+    return _object(f"/v1/users/{user}", api, keep=USER_SECONDS, since=since, extra=extra)
+
+
+def _object(path: str, api: SourceApi, *, keep: float, since: datetime | None, extra: bool) -> Payload | None:
+    """What an error in a 200 looks like is published nowhere: what is no object is none."""
+    answer = api.get(path, keep=keep, since=since, extra=extra)
+    if answer is None or isinstance(answer.value, dict):
+        return answer
+    reason = f"an answer of Inspera's API has an unexpected shape: {answer.path}: expected an object"
+    if not extra:
+        raise SourceUnavailable(reason)
+    api.lack(reason)
+    return None
 
 
 def _settle(event: Event, api: SourceApi, what: str) -> None:

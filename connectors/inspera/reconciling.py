@@ -9,6 +9,7 @@ Submissions: https://inspera.atlassian.net/wiki/spaces/KB/pages/222790166 (field
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
@@ -44,7 +45,7 @@ def happened(since: datetime, api: SourceApi) -> Iterator[Found]:
         except SourceUnavailable as error:
             failed = error
             continue
-        yield from (each for each in found if each.occurred_at >= since)
+        yield from (_perhaps_again(each, api) for each in found if each.occurred_at >= since)
     if failed is not None:
         raise failed
 
@@ -84,13 +85,28 @@ def fact(event: Event) -> str | None:
     """A paper by when it was delivered, a grade by its value.
 
     The files do not say in which round of an evaluation a grade was given, nor do webhooks say on which day: a grade
-    that is taken back and then given again as it was is the same fact.
+    that is changed and then given again as it was has the same words, and is told apart by the one between.
     """
     if event.type == "submission.submitted" and event.timequality == "source":
         return _paper(event.subject, event.time)
     if event.type == "grade.published" and event.data.grade is not None and event.data.grade.value:
         return _grade(event.subject, event.data.grade.value)
     return None
+
+
+def returns(event: Event) -> bool:
+    """A grade has no date in its fact; a paper has."""
+    return event.type == "grade.published"
+
+
+def _perhaps_again(found: Found, api: SourceApi) -> Found:
+    """A grade that is younger than the other one that this bridge knows; not if something else was heard since."""
+    if found.kind != GRADED:
+        return found
+    last = api.known(found.fact.partition("|")[0])
+    if last is None or last.type != "grade.published" or last.time >= found.occurred_at:
+        return found
+    return found if fact(last) in (found.fact, None) else replace(found, after=last.id)
 
 
 def _paper(subject: str, at: datetime) -> str:

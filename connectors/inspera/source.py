@@ -153,6 +153,11 @@ def fact(event: Event) -> str | None:
     return reconciling.fact(event)
 
 
+def returns(event: Event) -> bool:
+    """Whether what an event says can come true again in the same words."""
+    return reconciling.returns(event)
+
+
 def subscriptions(api: SourceApi) -> list[Subscription]:
     """One for each endpoint, made of the platform's rows of one event each."""
     with _readable():

@@ -60,9 +60,11 @@ def ask(
         data = None if answer is None else data_of(answer)
         return None if data is None else read(data)
     except PayloadError as error:
-        if extra and api.now - event.recordedtime >= LEFT_OUT:
-            return None
-        raise SourceUnavailable(f"the answer has an unexpected shape at {error.path}") from None
+        reason = f"the answer has an unexpected shape at {error.path}"
+        if not extra:
+            raise SourceUnavailable(reason) from None
+    api.lack(reason, for_good=api.now - event.recordedtime >= LEFT_OUT)
+    return None
 
 
 def data_of(answer: Payload) -> Payload | None:
@@ -137,7 +139,11 @@ def pages(
             entries = list(data.at(name).items())
             last = data.at("page_count").maybe_integer()
         except PayloadError as error:
-            raise SourceUnavailable(f"a list has an unexpected shape at {error.path}") from None
+            reason = f"a list has an unexpected shape at {error.path}"
+            if not extra:
+                raise SourceUnavailable(reason) from None
+            api.lack(reason)
+            return
         if entries:
             yield entries
         if len(entries) < PAGE:

@@ -21,9 +21,9 @@ from connectors.wise.attendance import detail_path
 from connectors.wise.enrolling import roster
 from connectors.wise.nouns import maybe_id
 from connectors.wise.paying import INVOICES, PAYMENTS, transactions_query
-from connectors.wise.telling import fact
+from connectors.wise.telling import fact, returns
 
-__all__ = ["fact", "happened"]
+__all__ = ["fact", "happened", "returns"]
 
 _DAY: Final = timedelta(days=1)
 """Dates without a time are days of an unknown zone: a day more on each side holds them all."""
@@ -98,7 +98,7 @@ def _session(entry: Payload, what: str, at: datetime, api: SourceApi, seen: set[
     if what == "created":
         yield telling.created(session_id, detail, at)
     elif what == "updated":
-        yield telling.updated(session_id, detail, at, api.settings)
+        yield telling.updated(session_id, detail, at, api.settings, api.known(f"session/{session_id}"))
     else:
         yield from telling.taken_place(session_id, detail, at, api.settings)
 

@@ -24,9 +24,9 @@ from bridge.core.signing import canonical_json, fingerprint, matching_text
 from connectors.wise import readings
 from connectors.wise.enriching import enrich
 from connectors.wise.gathering import gather, listed_with
-from connectors.wise.happening import fact, happened
+from connectors.wise.happening import fact, happened, returns
 
-__all__ = ["access", "enrich", "fact", "gather", "happened", "listed_with", "normalise", "parse", "verify"]
+__all__ = ["access", "enrich", "fact", "gather", "happened", "listed_with", "normalise", "parse", "returns", "verify"]
 
 # A time further ahead of its own arrival than clocks differ is not a time: it would outrank all later states.
 _CLOCK_SKEW: Final = timedelta(minutes=10)

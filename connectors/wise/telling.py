@@ -1,7 +1,8 @@
 """Makes of what Wise's API shows the bodies of the webhooks that should have told it, and names the facts of both.
 
 A session has one start and one end in the lists, so a meeting that is begun again is no other fact. An update is known
-by the plan that it left: one that leads back to a plan of before is not told apart.
+by the plan that it left; one that leads back to a plan of before is told apart by the update between, as long as that
+is the newest thing known of the session.
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ def fact(event: Event) -> str | None:
     """What a completed event is about; None for what no list shows and for an update whose plan is not known."""
     tell = _FACTS.get(event.sourceevent)
     return None if tell is None else tell(event)
+
+
+def returns(event: Event) -> bool:
+    """A plan has no date; a place in a class has that of the feed."""
+    return event.sourceevent == "SessionsUpdatedEvent"
 
 
 def _of_update(event: Event) -> str | None:
@@ -80,12 +86,14 @@ def created(session_id: str, held: Payload, at: datetime) -> Found:
     return Found(kind="SessionsCreatedEvent", body=body, occurred_at=at, fact=f"session/{session_id}|created")
 
 
-def updated(session_id: str, held: Payload, at: datetime, settings: Settings) -> Found:
-    """A session whose plan changed, as it stands now."""
+def updated(session_id: str, held: Payload, at: datetime, settings: Settings, last: Event | None = None) -> Found:
+    """A session whose plan changed, as it stands now; `last` is the newest that this bridge knows of it."""
     planned = session(session_id, held)
-    known = _plan(f"session/{session_id}", planned, cancelled=is_cancelled(planned.status, settings))
+    plan = _plan(f"session/{session_id}", planned, cancelled=is_cancelled(planned.status, settings))
     body = _call("SessionsUpdatedEvent", {"sessions": [_whole(session_id, held)]})
-    return Found(kind="SessionsUpdatedEvent", body=body, occurred_at=at, fact=known)
+    other = last is not None and returns(last) and last.time < at and _of_update(last) not in (plan, None)
+    after = last.id if last is not None and other else None
+    return Found(kind="SessionsUpdatedEvent", body=body, occurred_at=at, fact=plan, after=after)
 
 
 def deleted(session_id: str, class_id: str | None, told: Payload, known: Event | None, at: datetime) -> Found:

@@ -59,7 +59,9 @@ def ask(
     whole: bool = False,
     user: str | None = None,
 ) -> Payload | None:
-    """The unwrapped answer, or None if there is none. Paths of errors begin with the call, without its ids.
+    """The unwrapped answer, or None if there is none, and for an `extra` one in the end also where it is an error.
+
+    Paths of errors begin with the call, without its ids.
 
     With `whole` an entry of a list will not do: lists of submissions have no marks. `user` is a user other than the
     event's person.
@@ -71,9 +73,20 @@ def ask(
         return None
     # Offered entries stand for a path without a query; the same call with an empty one is always a call.
     answer = api.get(path.format_map(ids), {} if whole else None, keep=keep, extra=extra)
-    if answer is not None and path in _WRAPPED_LISTS and isinstance(answer.value, list):
+    try:
+        return None if answer is None else _told(answer, path)
+    except SourceUnavailable as error:
+        if not extra:
+            raise
+        reason = error.reason
+    api.lack(reason)
+    return None
+
+
+def _told(answer: Payload, path: str) -> Payload | None:
+    if path in _WRAPPED_LISTS and isinstance(answer.value, list):
         raise odd(PayloadError(f"GET {path} $", "an object"))
-    found = None if answer is None else unwrap(Payload(answer.value, f"GET {path} $"))
+    found = unwrap(Payload(answer.value, f"GET {path} $"))
     if found is not None and not isinstance(found.value, list if path in _LISTS else dict):
         raise odd(PayloadError(found.path, "a list" if path in _LISTS else "an object"))
     return found

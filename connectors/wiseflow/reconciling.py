@@ -65,6 +65,11 @@ def fact(event: Event) -> str | None:
     return None
 
 
+def returns(event: Event) -> bool:
+    """A flow can be moved back and forth; hand-ins and marks have dates."""
+    return event.sourceevent == "flow.state"
+
+
 def _paper_fact(subject: str, handed_in: bool, at: datetime) -> str:
     """A withdrawal is named by the hand-in that it takes back; it has no time of its own."""
     return f"{subject}|{'submitted' if handed_in else 'withdrawn'}|{stamp(at)}"
@@ -139,13 +144,15 @@ def _moved(flow: _Flow, state: int, since: datetime, api: SourceApi) -> Iterator
         return
     if shown_last is None and (at is None or at < since):  # nothing to compare with, and nothing says that it is new
         return
-    yield _found(
-        flow,
-        ("flow.state", "updated"),
-        {"state": state, "flowId": int(flow.id)},
-        at if at is not None and at >= since else api.now,
-        f"{subject}|state|{state}",
-    )
+    moment = at if at is not None and at >= since else api.now
+    if last is not None and shown_last is not None and moment <= last.time:
+        if api.now <= last.time:  # what is known is newer than what is compared
+            return
+        moment = api.now
+    # The number alone is what the fact says: a flow that is opened again was in that state before.
+    after = last.id if last is not None and shown_last is not None else None
+    payload, name = {"state": state, "flowId": int(flow.id)}, f"{subject}|state|{state}"
+    yield _found(flow, ("flow.state", "updated"), payload, moment, name, after=after)
 
 
 def _handed_in_and_marked(flow: _Flow, since: datetime, api: SourceApi) -> Iterator[Found]:
@@ -214,7 +221,9 @@ def _payload(flow: _Flow, member: _Member) -> Json:
     return {**numbers, "participantId": int(member.participant)}
 
 
-def _found(flow: _Flow, call: tuple[str, str], payload: Json, at: datetime, name: str) -> Found:
+def _found(
+    flow: _Flow, call: tuple[str, str], payload: Json, at: datetime, name: str, *, after: str | None = None
+) -> Found:
     """As WISEflow would have called (kind and action); for the unknown sequence number stands the fact."""
     kind, action = call
     body: Json = {
@@ -222,11 +231,11 @@ def _found(flow: _Flow, call: tuple[str, str], payload: Json, at: datetime, name
         "event": kind,
         "eventPayload": payload,
         "callTime": int(at.timestamp() * 1000),
-        "sequenceNumber": name,
+        "sequenceNumber": name if after is None else f"{name}|after {after}",
     }
     if flow.licence is not None:
         body["licenseId"] = int(flow.licence) if flow.licence.isdigit() else flow.licence
-    return Found(kind=kind, body=body, occurred_at=at, fact=name)
+    return Found(kind=kind, body=body, occurred_at=at, fact=name, after=after)
 
 
 def _members(flow: _Flow, api: SourceApi) -> Iterator[_Member]:

@@ -127,6 +127,11 @@ def fact(event: Event) -> str | None:
     return reconciling.fact(event)
 
 
+def returns(event: Event) -> bool:
+    """Whether what an event says can come true again in the same words."""
+    return reconciling.returns(event)
+
+
 def subscriptions(api: SourceApi) -> list[Subscription]:
     """All webhooks of the licence."""
     return subscribing.subscriptions(api)

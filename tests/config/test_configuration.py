@@ -14,6 +14,8 @@ from jsonschema import Draft202012Validator
 from bridge.config.configuration import Reading, load_configuration, read_configuration
 from bridge.config.schema import bridge_schema, editor_schema
 from bridge.core.errors import ConfigurationError, Problem
+from bridge.core.manifest import Rate
+from bridge.main import registry
 
 ENVIRON = {"EXAM_SECRET": "s3cret-of-the-exam", "CLIENT_SECRET": "client-hush", "CRM_TOKEN": "token-hush"}
 
@@ -247,6 +249,27 @@ def test_a_target_overrides_only_what_it_names_of_the_general_retry(tmp_path: Pa
     crm = configuration.targets["crm"]
     assert (crm.retry.max_age, crm.retry.first_delay) == (timedelta(hours=1), timedelta(seconds=7))
     assert crm.concurrency == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "also"),
+    [("", 1), ("budget: {calls: 9}", 1), ("budget: {also: []}", 0), ("budget: {also: [{calls: 9, seconds: 2}]}", 1)],
+)
+def test_a_source_overrides_only_what_it_names_of_the_connectors_budget(tmp_path: Path, said: str, also: int) -> None:
+    (tmp_path / "bridge.yaml").write_text(f"""version: 1
+sources:
+  exams:
+    connector: wiseflow
+    secrets: ["${{EXAM_SECRET}}"]
+    {said}
+""")
+    known = registry()
+    exams = load_configuration(tmp_path / "bridge.yaml", sources=known.sources, targets={}, environ=ENVIRON).sources[
+        "exams"
+    ]
+    assert len(exams.budget.also) == also
+    assert all(isinstance(rate, Rate) for rate in exams.budget.also)
+    assert exams.budget.calls == (9 if "{calls: 9}" in said and "also" not in said else 5000)
 
 
 def test_a_secret_that_is_written_out_is_a_warning_and_never_shown(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def test_a_changed_mapping_is_taken_up_and_a_broken_one_is_not(campus: Campus) -
     take_up(campus, "crm", mapping("third"))
     assert ask(f"{campus.url}/readyz").json == {
         "status": "ready",
-        "checks": {"storage": "ok", "ledger": "ok", "redis": "ok", "mappings": "ok", "sources": "ok"},
+        "checks": {"storage": "ok", "ledger": "ok", "redis": "ok", "mappings": "ok", "sources": "ok", "targets": "ok"},
     }
     assert campus.run("check").returncode == 0
 

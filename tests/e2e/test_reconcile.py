@@ -95,7 +95,8 @@ class Told:
 
     def again(self, number: int, before: int) -> list[Call]:
         """Those of which a list could tell."""
-        return [call for call in self.made[-before - number : -before] if not _taken_back(call, self.made)]
+        some = self.made[-before - number : len(self.made) - before]
+        return [call for call in some if not _taken_back(call, self.made)]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -124,7 +125,8 @@ class Platforms:
 
 def test_after_an_hour_away_every_change_is_at_the_target_once(make_campus: Make) -> None:
     campus = make_campus("edusign", "wiseflow", mappings={"all": EVERYTHING}, targets=CRM)
-    _impatient(campus.configuration)
+    # A signature on a sheet that was deleted since is not waited for half a minute.
+    _changed(campus.configuration, "edusign-main", settling_seconds=1)
     clock = Clock()
     places: dict[str, Any] = {name: campus._platforms[name][0] for name in KINDS}
     places["edusign"].school.clock = clock
@@ -162,10 +164,64 @@ def test_after_an_hour_away_every_change_is_at_the_target_once(make_campus: Make
     assert campus.target.state()["unique"] == unique
 
 
-def _impatient(file: Path) -> None:
-    """A signature on a sheet that was deleted since is not waited for half a minute."""
+LISTED = {
+    "inspera": frozenset({"candidate_submission_delivered", "candidate.grade_confirmed"}),
+    "wise": frozenset(
+        {
+            "MeetingStartedEvent",
+            "MeetingEndedEvent",
+            "RecordingCompletedEvent",
+            "SessionsCreatedEvent",
+            "FeePaymentCompletedEvent",
+        }
+    ),
+}
+"""What the lists of these platforms show one by one, and not only as the newest of several."""
+
+
+def test_what_wise_and_inspera_sent_to_nobody_is_at_the_target_once_and_a_file_that_is_being_made_is_no_failure(
+    make_campus: Make,
+) -> None:
+    campus = make_campus("inspera", "wise", mappings={"all": EVERYTHING}, targets=CRM)
+    told = {name: Told(campus._platforms[name][0].day(), kinds) for name, kinds in LISTED.items()}
+    for calls in told.values():
+        assert len(list(calls.some(60))) == 60
+    files: Any = campus._platforms["inspera"][0]
+    _changed(campus.configuration, "inspera-main", budget={"calls": 100, "seconds": 1, "concurrent": 8})
+    campus.start_bridge()
+
+    span = ("--since", "2026-01-01", "--grace", "0", "--json")  # before the fixed days of both simulators
+    early = campus.run("reconcile", "inspera-main", *span, "--wait", "1s")
+    assert (early.returncode, early.stdout) == (75, ""), early.stderr
+    assert "not yet: export is being made" in early.stderr
+    files.exports.pending = 2
+    patient = campus.run("reconcile", "inspera-main", *span)
+    assert patient.returncode == 0, patient.stderr
+    assert "inspera-main waits" in patient.stderr
+    assert json.loads(patient.stdout)["missing"] >= 60
+    wise = campus.run("reconcile", "wise-main", *span)
+    assert wise.returncode == 0, wise.stderr
+    assert json.loads(wise.stdout)["missing"] >= 60
+    assert campus.finished(60)
+    assert [event["origin"] for event in _kept(campus)] == ["reconciled"] * len(_kept(campus))
+
+    unique = campus.target.state()["unique"]
+    late = Platforms(campus=campus, told=told).send(60, seconds=2, before=0)
+    assert campus.finished(60)
+    assert {name: sender.account().accepted for name, sender in late.items()} == dict.fromkeys(LISTED, 60)
+    assert campus.target.state()["unique"] == unique, [event["sourceevent"] for event in _kept(campus)][-5:]
+    assert set(campus.target.keys().values()) == {1}
+    assert set(closing(campus.ledger).messages.values()) == {"delivered"}, dead_letters(campus)
+
+
+def _kept(campus: Campus) -> list[dict[str, Any]]:
+    with campus.ledger.read() as connection:
+        return [json.loads(body) for body in connection.execute(select(events.c.body)).scalars()]
+
+
+def _changed(file: Path, source: str, **settings: Any) -> None:
     document = YAML().load(file.read_text("utf-8"))
-    document["sources"]["edusign-main"]["settling_seconds"] = 1
+    document["sources"][source] |= settings
     with file.open("w", encoding="utf-8") as stream:
         YAML().dump(document, stream)
 

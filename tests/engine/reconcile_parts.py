@@ -32,7 +32,7 @@ from bridge.core.contracts import (
 from bridge.core.events import Event, stamp
 from bridge.core.manifest import SourceConnector, TargetConnector, source_manifest
 from bridge.core.normalising import canonical
-from bridge.core.nouns import Data, Submission
+from bridge.core.nouns import Change, Data, Submission
 from bridge.core.payload import Payload
 from bridge.core.signing import fingerprint
 from bridge.engine.deliver import DeliverStage
@@ -65,9 +65,10 @@ _POLICY = NetworkPolicy(allow_hosts=frozenset({"127.0.0.1"}), allow_private=Fals
 
 @dataclass(slots=True)
 class Desk:
-    """Papers by their ids, and when each was handed in last."""
+    """Papers by their ids, and when each was handed in last; and whether the exam is open, without any date."""
 
     papers: dict[str, datetime] = field(default_factory=dict)
+    state: str | None = None
     asked: int = 0
     failing_from_page: int | None = None
 
@@ -78,6 +79,8 @@ class Desk:
         if call.path.startswith("/papers/"):
             at = self.papers.get(call.path.removeprefix("/papers/"))
             return ApiReply(json={"at": stamp(at)}) if at else ApiReply(status=404)
+        if call.path == "/state":
+            return ApiReply(json={"state": self.state})
         self.asked += 1
         page, since = int(call.query["page"]), datetime.fromisoformat(call.query["since"])
         if self.failing_from_page is not None and page >= self.failing_from_page:
@@ -114,6 +117,10 @@ def parse(verified: Verified, settings: Settings) -> Iterable[Notice]:
 def normalise(notice: Notice, settings: Settings) -> Event:
     if notice.kind == "midnight":
         return canonical(notice, settings, provider="desk", type="source.tick", subject="school/1", data=Data())
+    if notice.kind == "moved":
+        data = Data(change=Change(field="state", new=notice.payload.at("state").maybe_text()))
+        type_ = "assessment.state_changed"
+        return canonical(notice, settings, provider="desk", type=type_, subject="flow/1", data=data)
     paper = notice.payload.at("paper").text()
     data = Data(submission=Submission(key=paper))
     subject = f"submission/{paper}"
@@ -125,6 +132,12 @@ def access(settings: Settings) -> ApiAccess | None:
 
 
 def enrich(event: Event, api: SourceApi) -> Iterable[Event]:
+    if event.type == "assessment.state_changed":
+        shown = api.get("/state")
+        new = event.data.change.new if event.data.change else None
+        change = Change(field="state", new=new or (shown.at("state").maybe_text() if shown else None))
+        yield replace(event, data=replace(event.data, change=change), enrichment="full", observedat=api.now)
+        return
     answer = api.get(f"/papers/{event.subject.removeprefix('submission/')}")
     at = answer.at("at").time() if answer else None
     assert event.data.submission is not None
@@ -142,11 +155,27 @@ def happened(since: datetime, api: SourceApi) -> Iterator[Found]:
             body = {"kind": "hand-in", "paper": paper}
             yield Found(kind="hand-in", body=body, occurred_at=at, fact=f"submission/{paper}|{stamp(at)}")
         if len(entries) < PAGE:
-            return
+            break
         page += 1
+    shown = api.get("/state")
+    state = shown.at("state").maybe_text() if shown else None
+    if state is None:
+        return
+    last = api.known("flow/1")
+    told = last.data.change.new if last is not None and last.data.change is not None else None
+    if told != state:
+        body = {"kind": "moved", "id": f"list-{last.id if last else ''}"}
+        after = last.id if last is not None else None
+        yield Found(kind="moved", body=body, occurred_at=api.now, fact=f"flow/1|state|{state}", after=after)
+
+
+def returns(event: Event) -> bool:
+    return event.type == "assessment.state_changed"
 
 
 def fact(event: Event) -> str | None:
+    if event.data.change is not None and event.type == "assessment.state_changed":
+        return f"flow/1|state|{event.data.change.new}"
     submission = event.data.submission
     if submission is None or submission.submitted_at is None:
         return None
@@ -161,6 +190,7 @@ CODE = SimpleNamespace(
     enrich=enrich,
     happened=happened,
     fact=fact,
+    returns=returns,
 )
 CONNECTOR = SourceConnector(
     name="desk",
@@ -180,6 +210,18 @@ CONNECTOR = SourceConnector(
                         {
                             "call": "GET /papers/{id}",
                             "fills": ["data.submission.submittedAt"],
+                            "failing": "missing",
+                            "absent": "missing",
+                        }
+                    ],
+                },
+                "moved": {
+                    "about": "An exam was opened or closed",
+                    "types": ["assessment.state_changed"],
+                    "calls": [
+                        {
+                            "call": "GET /state",
+                            "fills": ["data.change.new"],
                             "failing": "missing",
                             "absent": "missing",
                         }

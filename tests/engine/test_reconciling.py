@@ -23,9 +23,9 @@ from bridge.flow.reconcile import compare
 from bridge.ledger.byhand import replay
 from bridge.ledger.database import Ledger, milliseconds
 from bridge.ledger.duties import ask_for, due, enrol, hold, leave, reconciling, take
-from bridge.ledger.facts import look_after, watermark
 from bridge.ledger.figures import by_day, totals
 from bridge.ledger.reading import find_event
+from bridge.ledger.watermarks import look_after, watermark
 
 HOUR_AGO = NOW - timedelta(hours=1)
 DAY_AGO = NOW - timedelta(days=1)
@@ -251,6 +251,93 @@ def test_a_list_that_shows_an_entry_twice_counts_once() -> None:
     batches = list(compare(found, lambda facts: {"f-3": "webhook"}, since=DAY_AGO, until=NOW, size=2))
     assert [[entry.fact for entry in some.found] for some in batches] == [["f-1", "f-2"], ["f-3"]]
     assert [len(some.missing) for some in batches] == [2, 0]
+
+
+def moved(parts: Office, state: str, *, heard: bool) -> None:
+    """The exam is opened or closed, and the webhook about it comes or is lost."""
+    parts.desk.state = state
+    if heard:
+        parts.receive("moved")
+    parts.settle()
+
+
+def states(parts: Office) -> list[tuple[str, str]]:
+    return [(event["origin"], event["data"]["change"]["new"]) for event in parts.events()]
+
+
+def test_a_state_that_came_back_unheard_is_found_and_its_late_webhook_is_known(parts: Office) -> None:
+    for state, heard in (("open", True), ("closed", True), ("open", False)):
+        moved(parts, state, heard=heard)
+    assert compared(parts).missing == 1
+    parts.settle()
+    assert states(parts) == [("webhook", "open"), ("webhook", "closed"), ("reconciled", "open")]
+    assert compared(parts).missing == 0
+    parts.receive("moved")
+    parts.settle()
+    assert len(states(parts)) == 3
+    assert len(parts.repeats()) == 1
+
+
+def test_a_state_that_comes_back_after_lists_told_it_and_another_is_not_dropped(parts: Office) -> None:
+    for state in ("open", "closed"):
+        moved(parts, state, heard=False)
+        assert compared(parts).missing == 1
+        parts.settle()
+    moved(parts, "open", heard=True)
+    assert states(parts) == [("reconciled", "open"), ("reconciled", "closed"), ("webhook", "open")]
+    assert compared(parts).missing == 0
+    assert told(parts) == (3, 3)
+
+
+def test_late_webhooks_of_states_that_lists_told_are_known(parts: Office) -> None:
+    for state in ("open", "closed"):
+        moved(parts, state, heard=False)
+        compared(parts)
+        parts.settle()
+    for _ in range(2):  # both of them come in the end, and the platform shows what is now
+        moved(parts, "closed", heard=True)
+    assert told(parts) == (2, 2)
+
+
+def test_a_state_that_came_back_is_told_once_when_its_webhook_waits_for_the_api(parts: Office) -> None:
+    for state in ("open", "closed"):
+        moved(parts, state, heard=True)
+    parts.api.fail(503)
+    moved(parts, "open", heard=True)
+    parts.api.heal()
+    assert compared(parts).missing == 1
+    parts.settle(later=60)
+    assert [state for _, state in states(parts)] == ["open", "closed", "open"]
+
+
+def test_a_state_that_comes_back_at_once_is_not_dropped_with_both_webhooks_in_one_batch(parts: Office) -> None:
+    moved(parts, "open", heard=False)
+    compared(parts)
+    parts.settle()
+    parts.receive("moved", state="closed")
+    parts.receive("moved", state="open")
+    parts.settle()
+    assert [state for _, state in states(parts)] == ["open", "closed", "open"]
+
+
+def test_what_was_told_before_and_comes_after_something_else_is_missing_once() -> None:
+    def found(**more: str) -> Found:
+        return Found(kind="k", body={}, occurred_at=NOW, fact="state 2", **more)
+
+    told = {"state 2": "webhook", "state 2|after e-5": "reconciled"}
+
+    def known(facts: Any) -> dict[str, str]:
+        return {fact: told[fact] for fact in facts if fact in told}
+
+    for entry, missing in ((found(), []), (found(after="e-7"), ["state 2|after e-7"]), (found(after="e-5"), [])):
+        [some] = compare([entry], known, since=DAY_AGO, until=NOW)
+        assert [each.fact for each in some.missing] == missing
+    [some] = compare([found(), found(after="e-7"), found()], known, since=DAY_AGO, until=NOW)
+    assert [each.fact for each in some.missing] == ["state 2|after e-7"]
+    [some] = compare([found(after="e-7")], lambda facts: {}, since=DAY_AGO, until=NOW)
+    assert [each.fact for each in some.missing] == ["state 2"], (
+        "nobody told it before: its late webhook has these words"
+    )
 
 
 def test_what_a_list_shows_of_before_the_span_is_left_out() -> None:

@@ -25,11 +25,12 @@ from sqlalchemy import select
 from bridge.core.events import Event
 from bridge.ledger.database import Ledger
 from bridge.ledger.duties import due, enrol, reconciling
-from bridge.ledger.facts import advance, known_facts, look_after, newest_of_each, reconciled_key, watermark
+from bridge.ledger.facts import known_facts, newest_of_each, reconciled_key
 from bridge.ledger.figures import by_day, totals
 from bridge.ledger.lanes import Lease, release
 from bridge.ledger.processing import NewEvent, Processed, finish
 from bridge.ledger.tables import deliveries_in, facts, repeats
+from bridge.ledger.watermarks import advance, look_after, watermark
 
 
 def process(
@@ -38,6 +39,7 @@ def process(
     *told: tuple[Event, Sequence[str]],
     reconciled: bool = False,
     purpose: str = "new",
+    returns: bool = False,
 ) -> set[str]:
     """A delivery becomes these events, each with its facts, and a message for each of them."""
     with ledger.read() as connection:
@@ -55,7 +57,14 @@ def process(
                     seq=delivery(ledger, name).seq,
                     source=SOURCE,
                     events=[
-                        NewEvent(event=entry, document=entry.to_json(), source=SOURCE, trace={}, facts=tuple(words))
+                        NewEvent(
+                            event=entry,
+                            document=entry.to_json(),
+                            source=SOURCE,
+                            trace={},
+                            facts=tuple(words),
+                            returns=returns,
+                        )
                         for entry, (_, words) in zip(found, told, strict=True)
                     ],
                     messages=[message(entry) for entry in found],
@@ -93,6 +102,41 @@ def test_a_state_that_has_come_back_since_a_list_told_it_is_news(ledger: Ledger)
     process(ledger, "between", (event(2, after=5), ["b"]))
     assert process(ledger, "back", (event(3, after=9), ["a"])) == {DELIVER}
     assert len(all_events(ledger)) == 3
+
+
+def shown(number: int, *, at: int) -> Event:
+    """An event that tells what the API showed at a time, in seconds."""
+    return replace(event(number, after=at), observedat=START + timedelta(seconds=at), enrichment="full")
+
+
+def test_a_state_that_the_platform_shows_again_after_lists_told_it_and_another_is_news(ledger: Ledger) -> None:
+    process(ledger, "a", (shown(1, at=0), ["a"]), reconciled=True, returns=True)
+    process(ledger, "b", (shown(2, at=5), ["b"]), reconciled=True, returns=True)
+    assert process(ledger, "back", (shown(3, at=9), ["a"]), returns=True) == {DELIVER}
+    assert ids(ledger) == [event(1).id, event(2).id, event(3).id]
+
+
+def test_a_late_webhook_of_an_outage_is_known_where_the_platform_did_not_show_its_state_again(ledger: Ledger) -> None:
+    process(ledger, "a", (shown(1, at=0), ["a"]), reconciled=True, returns=True)
+    process(ledger, "b", (shown(2, at=5), ["b"]), reconciled=True, returns=True)
+    assert process(ledger, "not asked", (event(3, after=9), ["a"])) == set()
+    assert process(ledger, "asked before", (shown(4, at=3), ["a"]), returns=True) == set()
+    assert len(ids(ledger)) == 2
+
+
+def test_a_state_that_came_back_in_a_list_is_told_once_whichever_is_first(ledger: Ledger) -> None:
+    process(ledger, "a", (shown(1, at=0), ["a"]), returns=True)
+    process(ledger, "b", (shown(2, at=5), ["b"]), returns=True)
+    back = (shown(3, at=9), ["a", "a|after 2"])
+    assert process(ledger, "back", back, reconciled=True, returns=True) == {DELIVER}
+    assert process(ledger, "late", (shown(4, at=11), ["a"]), returns=True) == set()
+    assert repeated(ledger) == [("id-late", delivery(ledger, "back").seq)]
+    process(ledger, "b2", (shown(5, at=15), ["b"]), returns=True)
+    process(ledger, "a3", (shown(6, at=19), ["a"]), returns=True)
+    assert process(ledger, "list", (shown(7, at=20), ["a", "a|after 5"]), reconciled=True, returns=True) == set()
+    assert ids(ledger) == [event(number).id for number in (1, 2, 3, 5, 6)]
+    assert process(ledger, "b", (shown(2, at=5), ["b"]), purpose="replay", returns=True) == {DELIVER}
+    assert process(ledger, "again", (shown(8, at=25), ["b", "b|after 6"]), reconciled=True, returns=True) == {DELIVER}
 
 
 def test_what_a_list_told_is_known_after_the_webhook(ledger: Ledger) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from bisect import bisect_left
@@ -14,11 +16,15 @@ from valkeys import Valkey
 
 from bridge.core.contracts import Answer, Request
 from bridge.core.errors import SourceUnavailable
+from bridge.core.manifest import Rate
+from bridge.engine.owners import is_dead, this_process
 from bridge.flow.judge import AnswerLost
-from bridge.outbound.budget import Book, Rules, Said, Wait
+from bridge.main import registry
+from bridge.outbound.budget import Book, Rules, Said, Wait, rules_of
 from bridge.outbound.gate import Gate
 from bridge.outbound.local_budget import LocalBook
 from bridge.outbound.shared_budget import SharedBook
+from connectors.wiseflow.simulated_limits import Limits
 
 RULES = Rules(calls=100, span=1.0, concurrent=8)
 FINE = Said(fine=True)
@@ -103,6 +109,54 @@ def test_no_window_sees_more_than_the_limit_and_the_limit_is_used(valkey: Valkey
     assert platform.most <= rules.concurrent
 
 
+def test_no_window_of_several_sees_more_than_its_limit(valkey: Valkey) -> None:
+    rules = Rules(calls=400, span=4.0, concurrent=24, also=(Rate(calls=30, seconds=0.4),))
+    platform = Platform(seconds=0.01)
+    gates = [Gate("s", rules, server=valkey.server(), credential="c" * 64) for _ in range(2)]
+    for _ in range(2):
+        hammer(gates, platform, 1.5, threads=12)
+        time.sleep(0.4)  # what is saved up meanwhile is more than the shorter window allows
+    assert platform.most_in(0.4) <= 30
+    assert len(platform.arrived) >= 2 * 1.5 * 75 * 0.75
+
+
+def test_calls_that_come_late_and_together_count_in_wiseflows_second(making: Making) -> None:
+    """64 that were held up for a while, 64 that were saved up meanwhile, and 82 at the even pace: more than 200."""
+    wiseflow = registry().sources["wiseflow"]
+    platform = Limits(on=True)
+    book = making(rules_of(wiseflow.manifest.budget))
+    held: list[str] = []
+    while len(held) < 64:
+        held += ["h" + str(len(held))] if take(book, "h" + str(len(held))) is None else []
+    time.sleep(0.9)
+    for place in held:
+        platform.take("c")
+        book.give_back(place, FINE)
+    end, number = time.monotonic() + 0.95, 0
+    while time.monotonic() < end:
+        number += 1
+        if take(book, f"p{number}") is None:
+            platform.take("c")
+            book.give_back(f"p{number}", FINE)
+    assert platform.exceeded == 0
+    assert platform._used["c", "Second"] > 150, "and the limit is used"
+
+
+def test_what_was_called_without_the_shared_book_counts_in_each_window(valkey: Valkey) -> None:
+    book = SharedBook(
+        valkey.server(), "c" * 64, Rules(calls=10, span=9.0, concurrent=9, also=(Rate(calls=4, seconds=0.3),))
+    )
+    book.owe([7, 4])
+    wait = take(book, "a")
+    assert wait is not None
+    assert wait.why == "budget"
+    assert wait.seconds < 0.31
+    book.owe([3, 0])
+    wait = take(book, "b")
+    assert wait is not None
+    assert wait.seconds > 8
+
+
 def test_calls_go_out_evenly(making: Making) -> None:
     book = making(replace(RULES, concurrent=100))
     began, taken = time.monotonic(), []
@@ -152,11 +206,40 @@ def test_a_place_of_a_dead_worker_is_free_after_a_while(valkey: Valkey) -> None:
     assert take(other, "a") is None
 
 
+def test_places_of_a_process_that_was_killed_here_are_free_at_once_and_count(valkey: Valkey) -> None:
+    rules = Rules(calls=1_000_000, span=10.0, concurrent=2)
+    book = SharedBook(valkey.server(), "c" * 64, rules)
+    gate = Gate("s", rules, server=valkey.server(), credential="c" * 64, owner=this_process(), is_dead=is_dead)
+    killed = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        owner = f"{this_process().rpartition(':')[0]}:{killed.pid}"
+        for number in range(2):
+            assert take(book, f"{owner}/x-{number}") is None
+            time.sleep(0.01)
+        with pytest.raises(SourceUnavailable, match="as many calls"):
+            gate.send(Platform(), ASK, patience=0.3, begun=False)
+    finally:
+        killed.communicate()
+    began = time.monotonic()
+    gate.send(Platform(), ASK, patience=5.0, begun=False)
+    assert time.monotonic() - began < 3.0
+    assert book.out() == []
+    assert valkey.client().hget(f"{book._keys[0]}:spent", "sum") == b"3", "they may have been counted until now"
+
+
+def test_the_place_of_a_process_elsewhere_is_not_touched(valkey: Valkey) -> None:
+    rules = Rules(calls=1000, span=1.0, concurrent=1)
+    assert take(SharedBook(valkey.server(), "c" * 64, rules), "another-host:pid:[1]:999999999/x-0") is None
+    gate = Gate("s", rules, server=valkey.server(), credential="c" * 64, owner=this_process(), is_dead=is_dead)
+    with pytest.raises(SourceUnavailable, match="as many calls"):
+        gate.send(Platform(), ASK, patience=1.2, begun=False)
+
+
 def test_calls_of_a_dead_worker_count(valkey: Valkey) -> None:
     book = SharedBook(valkey.server(), "c" * 64, Rules(calls=2, span=5.0, concurrent=2, lease=0.1))
     assert take(book, "a") is None
     time.sleep(0.2)
-    assert book._run("owe", 1) == []
+    book.owe([1])
     wait = take(book, "b")
     assert wait is not None
     assert wait.why == "budget"

@@ -7,6 +7,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,14 @@ from bridge.config.configuration import load_configuration
 from bridge.core.contracts import Answer, Ask, Request, Settings, Verdict
 from bridge.core.errors import CredentialsRefused, DestinationForbidden, TargetError
 from bridge.core.manifest import Rate
+from bridge.engine.assembly import line_of
+from bridge.engine.hints import Hints
 from bridge.flow.judge import AnswerLost, NotSent, NoTurn, outcome_of_silence
+from bridge.ledger.database import Ledger
 from bridge.main import registry
 from bridge.outbound.gate import Gate
 from bridge.outbound.pace import PATIENCE_SECONDS, in_turn, rules_for
+from bridge.testing.target_server import serve_target
 
 ASK = Request(method="POST", url="https://target.example/")
 OK = Answer(status=200, headers={"x-ratelimit-remaining": "0", "x-ratelimit-reset": "600"}, body=b"{}")
@@ -82,6 +87,21 @@ def test_without_redis_each_process_keeps_to_its_share() -> None:
     hammer([in_turn(target.send, gate(Rate(calls=40, seconds=1.0), shares=2))], 2.0)
     assert target.most_in(1.0) <= 20
     assert len(target.arrived) >= 25
+
+
+def test_a_days_quota_need_not_last_for_the_day_and_is_kept(valkey: Valkey) -> None:
+    target = Target()
+    rate = Rate(calls=60, seconds=86400.0)
+    rules = replace(rules_for(rate), evenly=1.0)
+    way = in_turn(target.send, Gate("target:lms", rules, server=valkey.server(), credential="e" * 64))
+    until = time.monotonic() + 10
+    while len(target.arrived) < rate.calls and time.monotonic() < until:
+        way(ASK)
+    with pytest.raises(NoTurn) as kept_back:
+        way(ASK)
+    assert len(target.arrived) == rate.calls
+    assert (kept_back.value.retry_after or 0) > 80000
+    assert rules_for(Rate(calls=10000, seconds=86400)).interval < 0.05
 
 
 def test_who_would_wait_too_long_is_told_when_to_come(valkey: Valkey) -> None:
@@ -157,3 +177,37 @@ def test_bridge_yaml_has_the_last_word_about_the_rate(tmp_path: Path, line: str,
     )
     configuration = load_configuration(file, sources=known.sources, targets=known.targets, environ={})
     assert configuration.targets["crm"].rate == rate
+
+
+def test_a_worker_sends_to_a_target_at_its_rate(tmp_path: Path) -> None:
+    """From bridge.yaml to the wire; without Redis this process has a quarter of what all may send."""
+
+    def no_redis() -> Any:
+        raise OSError("away")
+
+    known = registry()
+    file = tmp_path / "bridge.yaml"
+    with serve_target() as server:
+        host = server.url.removeprefix("http://")
+        file.write_text(
+            "version: 1\n"
+            "sources: {w: {connector: wise, secrets: [abcdefgh]}}\n"
+            f"network: {{allow_hosts: ['{host}']}}\n"
+            "storage: {redis: 'redis://127.0.0.1:1/0'}\n"
+            "targets:\n"
+            f"  slow: {{connector: http, base_url: '{server.url}', rate: {{calls: 4, seconds: 60}}}}\n"
+            f"  fast: {{connector: http, base_url: '{server.url}'}}\n"
+        )
+        configuration = load_configuration(file, sources=known.sources, targets=known.targets, environ={})
+        ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+        ledger.upgrade()
+        line = line_of(configuration, known, ledger, Hints(no_redis))
+        ask = Request(method="POST", url=server.url)
+        for _ in range(5):
+            line.targets["fast"].send(ask)
+        line.targets["slow"].send(ask)
+        with pytest.raises(NoTurn) as kept_back:
+            line.targets["slow"].send(ask)
+        assert server.state()["taken"] == 6
+        ledger.close()
+    assert 30 <= (kept_back.value.retry_after or 0) <= 61
