@@ -177,7 +177,7 @@ def test_a_target_that_was_down_gets_everything_and_the_retries_can_be_seen(camp
     assert len(names) > 90
     tried = {name: messages(campus, name, "delivered")["crm"]["tries"] for name in names}
     again = {name: tries for name, tries in tried.items() if len(tries) > 1}
-    assert len(again) > 20  # the others were behind an older event about the same subject
+    assert 5 <= len(again) < 50, "after a few tries the target was left alone, and the others waited"
     for tries in again.values():
         assert [entry["verdict"] for entry in tries] == ["retry"] * (len(tries) - 1) + ["ok"]
     shown = campus.run("events", "show", next(iter(again))).stdout
@@ -197,7 +197,7 @@ def test_a_target_that_hangs_delays_no_other(campus: Campus, slow: TargetServer)
         sender.start()
     wait_for(senders.values(), seconds=30)
     expected = len(senders["edusign"].accepted_ids())
-    eventually(lambda: campus.target.state()["unique"] >= expected - 10, seconds=5, about="the other target has it all")
+    eventually(lambda: campus.target.state()["unique"] >= expected - 10, seconds=15, about="the other has it all")
     assert slow.state()["unique"] == 0
     slow.knobs.hang = False
     assert campus.finished(40)
