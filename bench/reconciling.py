@@ -72,7 +72,7 @@ def _measured(folder: Path, url: str, known: float) -> dict[str, Any]:
     look_after(ledger, [SOURCE], SINCE)
     reconciler = reconcilers(ledger, sources_of(configuration, connectors, None), lambda _lanes: None)[SOURCE]
     until = datetime.now(UTC) + timedelta(days=1)
-    told = _tell(ledger, reconciler._happened(SINCE, until, threading.Event()), known)
+    told = _tell(ledger, reconciler.happened(SINCE, until, threading.Event(), timedelta(minutes=1)), known)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.monotonic()
     account: Account = reconciler.run(since=SINCE, until=until, stopping=threading.Event())

@@ -113,7 +113,7 @@ class Reconciler:
         mark = watermark(self.ledger, self.source.name)
         fresh: dict[str, Counter[str]] = {}
         compared = compare(
-            self._happened(account.since, account.until, stopping, patience),
+            self.happened(account.since, account.until, stopping, patience),
             lambda facts: known_facts(self.ledger, self.source.name, facts),
             since=account.since,
             until=account.until,
@@ -130,9 +130,10 @@ class Reconciler:
         if not dry_run and (mark is None or account.since <= mark):
             account.advanced = advance(self.ledger, self.source.name, account.until, fresh, mark=mark)
 
-    def _happened(
+    def happened(
         self, since: datetime, until: datetime, stopping: threading.Event, patience: timedelta
     ) -> Iterator[Found]:
+        """What the platform's lists show, page by page, with that much patience for an API that is busy."""
         code, make = self.source.connector.code, self.source.api
         if make is None or not isinstance(code, Reconciling):
             return iter(())
