@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -20,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 import machine
@@ -48,6 +50,7 @@ def main() -> None:
     """Measure, print and write down."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a fifth of the messages")
+    signal.signal(signal.SIGTERM, _end)  # so that what was started is ended
     share = 5 if parser.parse_args().quick else 1
     folder = Path(tempfile.mkdtemp(prefix="cb-bench-", dir="/var/tmp"))
     result: dict[str, Any] = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine.describe(folder)}
@@ -203,6 +206,10 @@ def _statuses(ledger: Ledger) -> dict[str, int]:
 def _turn(url: str, knobs: Mapping[str, Any]) -> None:
     answer = requests.post(f"{url}/__sim__/knobs", json=dict(knobs), timeout=10)
     answer.raise_for_status()
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    sys.exit("ended by a signal")
 
 
 if __name__ == "__main__":
