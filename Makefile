@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 PY := .venv/bin/python
 
-.PHONY: help run test check bench soak setup setup-run format clean
+.PHONY: help run test coverage check bench soak setup setup-run format clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -12,6 +12,9 @@ run: setup-run ## Set everything up and watch a day of webhooks pass through the
 
 test: setup ## Set up what the tests need, and run all of them with the checks
 	@./scripts/check
+	@$(PY) -m pytest -n 2 --dist loadgroup -q
+
+coverage: setup ## Run all tests and show what they do not reach (twice as long)
 	@$(PY) -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered -q
 
 check: setup ## Only the checks: ruff, mypy, import-linter

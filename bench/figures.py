@@ -29,8 +29,9 @@ class UnknownFigure(Exception):
 
 
 def measured() -> dict[str, Any]:
-    """All results: those of latest.json, and the others below their names."""
+    """All results: those of latest.json with what follows from them, and the others below their names."""
     results: dict[str, Any] = json.loads((RESULTS / "latest.json").read_text("utf-8"))
+    results["end_to_end_ratio"] = results["end_to_end_per_second"] / results["accept_bare_per_second"]
     return results | {name: json.loads((RESULTS / f"{name}.json").read_text("utf-8")) for name in OTHERS}
 
 

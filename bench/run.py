@@ -103,7 +103,6 @@ def measure(folder: Path, extent: Extent) -> dict[str, Any]:
         "accept_ratio_postgresql": accept["ratios"]["postgresql"]["median"],
         "accept_p99_ms": arms["journal"]["p99_ms"],
         "end_to_end_per_second": whole["burst"]["per_second"],
-        "end_to_end_ratio": round(whole["burst"]["per_second"] / arms["bare"]["per_second"], 3),
         "latency_p50_ms": whole["latency"]["p50_ms"],
         "latency_p99_ms": whole["latency"]["p99_ms"],
         "memory_pss_mb": whole["memory_at_rest"]["pss_mb"],

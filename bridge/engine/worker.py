@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from bridge.engine.hints import QUEUE, Hints
 from bridge.engine.owners import this_process
 from bridge.ledger.database import Ledger, milliseconds
-from bridge.ledger.lanes import Lease, LeaseLost, claim, claim_counted, has_due, release, take
+from bridge.ledger.lanes import Lease, LeaseLost, claim, claim_counted, has_due, held_back, release, take
 
 SLICE_SECONDS: Final = 3.0
 LINGER_SECONDS: Final = 1.5
@@ -123,6 +123,8 @@ class Lanes:
             if rows:
                 stage.work(lease, rows)
                 leave = time.monotonic() + LINGER_SECONDS
+            elif look == _LOOK_SECONDS and held_back(self._ledger, lease.lane, now_ms=_now()):
+                return False, suspects  # its target is left alone: there is nothing to linger for
             look = _LOOK_SECONDS if rows else min(look * 1.25, _LONGEST_LOOK_SECONDS)
             if len(rows) < stage.batch and not suspects:
                 self._stopping.wait(look)  # a batch of one costs almost as much as a full one

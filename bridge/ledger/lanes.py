@@ -194,6 +194,13 @@ def hold(connection: Connection, beginning: str, until_ms: int) -> None:
     )
 
 
+def held_back(ledger: Ledger, lane: str, *, now_ms: int) -> bool:
+    """Whether nothing may be claimed from a lane for now."""
+    with ledger.read() as connection:
+        query = select(lanes.c.name).where(lanes.c.name == lane, lanes.c.not_before_ms > now_ms)
+        return connection.execute(query).first() is not None
+
+
 def names(connection: Connection, beginning: str) -> set[str]:
     """The lanes whose names begin so."""
     query = select(lanes.c.name).where(lanes.c.name.startswith(beginning, autoescape=True))
