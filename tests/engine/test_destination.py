@@ -25,7 +25,7 @@ from bridge.flow.standing import FAILURES, State
 from bridge.ledger.byhand import pause, resume
 from bridge.ledger.database import Ledger, insert_new, milliseconds
 from bridge.ledger.destinations import listed
-from bridge.ledger.lanes import claim, due_lanes, has_due, lane_of, release, take
+from bridge.ledger.lanes import claim, due_lanes, has_due, held_back, lane_of, release, take
 from bridge.ledger.processing import NewMessage, message_row
 from bridge.ledger.tables import attempts, destinations, events, lanes, messages
 from bridge.outbound.guard import NetworkPolicy
@@ -212,7 +212,10 @@ def test_a_target_that_is_down_is_left_alone_after_a_few_tries(ledger: Ledger, w
     assert standing.state is State.FAILING
     assert 5 < standing.until - time.time() <= 10
     assert due(ledger) == [], "no lane of it is woken meanwhile"
-    assert not has_due(ledger, "deliver:crm:0", now_ms=milliseconds(datetime.now(UTC)))
+    now = milliseconds(datetime.now(UTC))
+    assert not has_due(ledger, "deliver:crm:0", now_ms=now)
+    assert held_back(ledger, "deliver:crm:0", now_ms=now)
+    assert not held_back(ledger, "deliver:crm:0", now_ms=now + 60_000)
     worker.work_all()
     assert tries(ledger) == FAILURES
     assert statuses(ledger) == ["waiting"] * 40
