@@ -107,13 +107,13 @@ def run_worker(context: Context) -> None:
     configuration = context.configuration
     os.environ |= _figures(configuration)
     set_up_logging(configuration.log, "worker")
-    from bridge.engine.assembly import line_of, redis_of, stages_of
+    from bridge.engine.assembly import line_of, redis_of, slots_for, stages_of
     from bridge.engine.worker import Lanes, work
 
     ledger = context.open_ledger(threading.Event().wait)
     line = line_of(configuration, context.registry, ledger, context.hints)
-    slots = max(8, 2 * (len(line.sources) + len(line.targets)))
-    lanes = Lanes(ledger, context.hints, stages_of(line, configuration.workers.threads), slots=slots)
+    stages = stages_of(line, configuration.workers.threads)
+    lanes = Lanes(ledger, context.hints, stages, slots=slots_for(line))
     work(redis_of(configuration), lanes)
 
 

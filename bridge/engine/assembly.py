@@ -28,6 +28,7 @@ from bridge.engine.line import Line, SourceLine, TargetLine, TracedApi
 from bridge.engine.owners import is_dead, this_process
 from bridge.engine.process import ProcessStage
 from bridge.engine.redis_server import connector, pinger
+from bridge.engine.shipper import PROCESS_SHARDS
 from bridge.engine.worker import Stage
 from bridge.flow.deliver import Patience
 from bridge.flow.network import DIRECT, Transport
@@ -156,6 +157,14 @@ def stages_of(line: Line, threads: int) -> dict[str, Stage]:
         "process": ProcessStage(line, {name: _pool(name, threads) for name in line.sources}, width=threads),
         "deliver": DeliverStage(line, {name: _pool(name, target.concurrency) for name, target in line.targets.items()}),
     }
+
+
+def slots_for(line: Line) -> int:
+    """As many lanes as there are, so that none waits until one whose target hangs has left its slot.
+
+    And one for the lanes of what is no longer in bridge.yaml: their rows are only put off.
+    """
+    return 1 + PROCESS_SHARDS * len(line.sources) + sum(target.concurrency for target in line.targets.values())
 
 
 def _policy(configuration: Configuration, transport: Transport = DIRECT) -> NetworkPolicy:

@@ -51,7 +51,10 @@ def campus(make_campus: Make, slow: TargetServer) -> Campus:
     started = make_campus(
         "edusign",
         mappings={"crm": mapping("first")},
-        targets={"crm": {"connector": "http"}, "lms": {"connector": "http", "base_url": slow.url, "timeout": 5}},
+        targets={
+            "crm": {"connector": "http"},
+            "lms": {"connector": "http", "base_url": slow.url, "timeout": 20, "concurrency": 16},
+        },
         settings={"retry": {"first_delay_seconds": 1, "max_delay_seconds": 2}, "workers": {"processes": 1}},
     )
     started.start_bridge()
