@@ -56,7 +56,7 @@ def main() -> None:
     result: dict[str, Any] = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine.describe(folder)}
     try:
         result["one_worker"] = one_worker(folder / "one", 6000 // share)
-        rounds = [neighbours(folder / f"round-{number}", 2000 // share) for number in range(3)]
+        rounds = [neighbours(folder / f"round-{number}", 2000 // share) for number in range(5)]
         ratios = sorted(part["ratio"] for part in rounds)
         result["neighbours"] = {"ratio": ratios[len(ratios) // 2], "rounds": rounds}
     finally:

@@ -17,7 +17,7 @@ import load
 import machine
 import servers
 
-from bridge.core.contracts import SignedCall
+from bridge.core.simulation import SignedCall
 from bridge.engine.embedded import running as embedded_pid
 from bridge.journal.reader import oldest_record
 from bridge.ledger.database import Ledger

@@ -36,7 +36,7 @@ import load
 import machine
 import servers
 
-from bridge.core.contracts import ApiCall, ApiReply, Call
+from bridge.core.simulation import ApiCall, ApiReply, Call
 from bridge.testing.platform_server import PlatformServer
 from connectors.wiseflow import simulator
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bridge.core.contracts import Call, SignedCall
+from bridge.core.simulation import Call, SignedCall
 from connectors.wiseflow.simulator import platform
 
 SECRET = "the-benchmark-s-own-shared-secret"

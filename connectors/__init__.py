@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from bridge.core.contracts import Simulator, Source, Target, TargetSimulator
+from bridge.core.simulation import Simulator, TargetSimulator
+from bridge.core.source import Source
+from bridge.core.target import Target
 from connectors.blackboard import simulator as blackboard_simulator
 from connectors.blackboard import target as blackboard
 from connectors.brightspace import simulator as brightspace_simulator

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import click
 
 from bridge.cli.context import Context
-from bridge.core.contracts import Request
 from bridge.core.errors import DestinationForbidden, TargetError
 from bridge.core.events import Json
+from bridge.core.target import Request
 from bridge.engine.line import SourceLine
 from bridge.flow.judge import NoAnswer
 from bridge.flow.subscribing import hook_url

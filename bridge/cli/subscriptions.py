@@ -10,9 +10,9 @@ import click
 
 from bridge.cli.context import Context, as_json, as_table, pass_context
 from bridge.cli.listening import NO_PUBLIC_URL, look_at_own_address, public_url, wait_for_call
-from bridge.core.contracts import Subscribing, Subscription
 from bridge.core.errors import SourceRefused, SourceUnavailable
 from bridge.core.events import Json
+from bridge.core.source import Subscribing, Subscription
 from bridge.engine.assembly import running_redis, sources_of
 from bridge.engine.line import SourceLine
 from bridge.engine.subscriptions import Desk, carry_out, desk_of, listed, plan_for, remove_ours, seen

@@ -26,9 +26,9 @@ from bridge.config.values import (
     WebConfig,
     WorkersConfig,
 )
-from bridge.core.contracts import Settings
 from bridge.core.errors import ConfigurationError, Problem
 from bridge.core.manifest import Rate, SourceConnector, TargetConnector
+from bridge.core.settings import Settings
 from bridge.flow.network import Transport
 
 

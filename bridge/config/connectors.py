@@ -16,9 +16,11 @@ from bridge.config.documents import Document, Steps, read_document
 from bridge.config.schema import common_keys
 from bridge.config.validation import problems_of
 from bridge.core.authentication import preset_schema, presets
-from bridge.core.contracts import Simulator, Source, Target, TargetSimulator
 from bridge.core.errors import ConfigurationError, Problem
 from bridge.core.manifest import SourceConnector, TargetConnector, source_manifest, target_manifest
+from bridge.core.simulation import Simulator, TargetSimulator
+from bridge.core.source import Source
+from bridge.core.target import Target
 
 _C = TypeVar("_C")
 

@@ -8,8 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
-from bridge.core.contracts import Settings
 from bridge.core.manifest import Budget, Rate
+from bridge.core.settings import Settings
 from bridge.flow.network import Transport
 
 

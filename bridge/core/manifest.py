@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from bridge.core.authentication import auth_schema
-from bridge.core.contracts import Simulator, Source, Target, TargetSimulator
+from bridge.core.simulation import Simulator, TargetSimulator
+from bridge.core.source import Source
+from bridge.core.target import Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from hashlib import sha256
 
-from bridge.core.contracts import Notice, Settings, Verified
 from bridge.core.events import Event, event_id
 from bridge.core.nouns import Data, Raw
+from bridge.core.settings import Settings
+from bridge.core.source import Notice, Verified
 
 
 def canonical(notice: Notice, settings: Settings, *, provider: str, type: str, subject: str, data: Data) -> Event:

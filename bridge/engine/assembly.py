@@ -18,9 +18,10 @@ from redis.retry import Retry
 from bridge.config.live import LiveMappings, Snapshot
 from bridge.config.mappings import load_mappings, loader
 from bridge.config.values import Configuration, SourceConfig, TargetConfig
-from bridge.core.contracts import Answer, Request, Settings
 from bridge.core.manifest import Registry, SourceConnector
+from bridge.core.settings import Settings
 from bridge.core.signing import canonical_json, fingerprint
+from bridge.core.target import Answer, Request
 from bridge.engine.deliver import DeliverStage
 from bridge.engine.destination import Destination
 from bridge.engine.hints import Hints

@@ -14,8 +14,8 @@ import orjson
 import structlog
 from sqlalchemy import Row
 
-from bridge.core.contracts import Message, Outcome, Verdict
 from bridge.core.errors import TargetError
+from bridge.core.target import Message, Outcome, Verdict
 from bridge.engine.batches import MAX_STARTS, chains, parcels, run_chains
 from bridge.engine.line import Line, TargetLine
 from bridge.engine.metrics import DELIVERIES, DELIVERY_SECONDS

@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 from sqlalchemy import Connection
 
-from bridge.core.contracts import Outcome, Verdict
+from bridge.core.target import Outcome, Verdict
 from bridge.flow.standing import FINE, Standing, State, after_answer, after_patience
 from bridge.ledger.database import Ledger
 from bridge.ledger.destinations import Destination as Row

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-from bridge.core.contracts import Answer, Request, Settings, SourceApi
 from bridge.core.events import Json
 from bridge.core.manifest import SourceConnector, TargetConnector
+from bridge.core.settings import Settings
+from bridge.core.source import SourceApi
+from bridge.core.target import Answer, Request
 from bridge.engine.destination import Destination
 from bridge.flow.deliver import Patience
 from bridge.flow.mapping import Mapping as EventMapping

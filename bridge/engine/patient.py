@@ -11,10 +11,11 @@ from typing import Final
 
 import structlog
 
-from bridge.core.contracts import Settings, SourceApi
 from bridge.core.errors import SourceRefused, SourceUnavailable
 from bridge.core.events import Event, Json
 from bridge.core.payload import Payload
+from bridge.core.settings import Settings
+from bridge.core.source import SourceApi
 from bridge.engine.line import TracedApi
 from bridge.flow.process import retry_delay
 from bridge.ledger.database import Ledger

@@ -17,10 +17,10 @@ import structlog
 from jsonschema_rs import Draft202012Validator
 from sqlalchemy import Row
 
-from bridge.core.contracts import Gathering, Inbound, Verified
 from bridge.core.errors import MappingError, SourceUnavailable
 from bridge.core.events import Event, Json
 from bridge.core.manifest import SourceConnector
+from bridge.core.source import Gathering, Inbound, Verified
 from bridge.engine.batches import MAX_STARTS, chains, run_chains
 from bridge.engine.bugs import place_of
 from bridge.engine.line import Line, SourceLine, TracedApi

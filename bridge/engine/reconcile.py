@@ -14,8 +14,8 @@ from typing import Final
 import structlog
 
 from bridge.config.values import Configuration
-from bridge.core.contracts import Accepted, Found, Reconciling
 from bridge.core.errors import SourceUnavailable
+from bridge.core.source import Accepted, Found, Reconciling
 from bridge.engine.duties import Duty
 from bridge.engine.line import SourceLine
 from bridge.engine.patient import PATIENCE, PatientApi, Stopped

@@ -14,8 +14,9 @@ from typing import Final
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from bridge.core.contracts import Accepted, Settings, Verified
 from bridge.core.manifest import SourceConnector
+from bridge.core.settings import Settings
+from bridge.core.source import Accepted, Verified
 from bridge.engine.hints import Hints
 from bridge.flow.process import events_of
 from bridge.journal.reader import Found, note_shipped, read, segments, sole_reader

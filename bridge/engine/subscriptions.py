@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from bridge.core.contracts import SourceApi, Subscribing, Subscription
 from bridge.core.errors import PayloadError, SourceUnavailable
+from bridge.core.source import SourceApi, Subscribing, Subscription
 from bridge.engine.line import SourceLine
 from bridge.flow.subscribing import Plan, is_at, planned
 from bridge.ledger.database import Ledger

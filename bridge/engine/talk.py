@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from bridge.core.contracts import Answer, Ask, Message, Outcome, Request, Settings, Verdict
 from bridge.core.errors import CredentialsRefused, DestinationForbidden, TargetError
 from bridge.core.manifest import TargetConnector
+from bridge.core.settings import Settings
+from bridge.core.target import Answer, Ask, Message, Outcome, Request, Verdict
 from bridge.engine.bugs import place_of
 from bridge.flow.conversation import conversation
 from bridge.flow.judge import NoAnswer, outcome_of, outcome_of_silence, settled

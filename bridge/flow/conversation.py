@@ -10,9 +10,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from bridge.core.contracts import Answer, Ask, Conversation, Conversing, Message, Outcome, Preparing, Settings, Verdict
 from bridge.core.errors import TargetError
 from bridge.core.manifest import Batch, Operation, Step, TargetConnector
+from bridge.core.settings import Settings
+from bridge.core.target import Answer, Ask, Conversation, Conversing, Message, Outcome, Preparing, Verdict
 from bridge.flow.declared import keyed, rendered, rendered_request, scope_of
 from bridge.flow.judge import json_at, judge_item
 

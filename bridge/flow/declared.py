@@ -17,10 +17,11 @@ from urllib.parse import urlencode, urlsplit
 
 from jinja2 import TemplateError, nodes
 
-from bridge.core.contracts import Message, Request, Settings
 from bridge.core.errors import TargetError
 from bridge.core.events import stamp
 from bridge.core.manifest import TargetConnector
+from bridge.core.settings import Settings
+from bridge.core.target import Message, Request
 from bridge.flow.sandbox import BUDGET, Sandbox
 from bridge.flow.values import Budget, Fault, plain
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from random import Random
 from typing import Literal
 
-from bridge.core.contracts import Outcome, Verdict
+from bridge.core.target import Outcome, Verdict
 from bridge.flow.retry import next_attempt
 
 Fate = Literal["delivered", "superseded", "dead", "held", "waiting"]

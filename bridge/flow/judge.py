@@ -15,10 +15,11 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any, Final
 
-from bridge.core.contracts import Answer, Ask, Judging, Message, Outcome, Settings, Verdict
 from bridge.core.errors import BridgeError, PayloadError
 from bridge.core.manifest import Operation, TargetConnector
 from bridge.core.payload import Payload
+from bridge.core.settings import Settings
+from bridge.core.target import Answer, Ask, Judging, Message, Outcome, Verdict
 
 REGEX_BYTES: Final = 4096
 """How much of a body a rule's pattern is tried on: what says why is at the front, and patterns may be slow."""

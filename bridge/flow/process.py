@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
 
-from bridge.core.contracts import Notice, Settings, SourceApi, Verified
 from bridge.core.errors import PayloadError
 from bridge.core.events import Event
 from bridge.core.manifest import SourceConnector
 from bridge.core.normalising import canonical, with_raw
 from bridge.core.nouns import Change, Data
 from bridge.core.payload import Payload
+from bridge.core.settings import Settings
+from bridge.core.source import Notice, SourceApi, Verified
 
 
 def events_of(connector: SourceConnector, verified: Verified, settings: Settings) -> list[Event]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from bridge.core.contracts import Challenge, Inbound, Settings, Verified
 from bridge.core.manifest import SourceConnector
+from bridge.core.settings import Settings
+from bridge.core.source import Challenge, Inbound, Verified
 
 _NEVER_KEPT = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
 

@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Final
 
-from bridge.core.contracts import Found, Inbound, Reconciling, Returning, Source, Verified
 from bridge.core.events import Event, stamp
 from bridge.core.signing import canonical_json
+from bridge.core.source import Found, Inbound, Reconciling, Returning, Source, Verified
 
 PROOF: Final = "reconciled"
 """The proof of a delivery that nobody sent: the platform's API said so. No connector gives this one."""

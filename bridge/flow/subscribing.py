@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from bridge.core.contracts import Subscription
+from bridge.core.source import Subscription
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

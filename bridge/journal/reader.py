@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bridge.core.contracts import Accepted
+from bridge.core.source import Accepted
 from bridge.journal.record import MAGIC, resume, scan
 
 _HEADER_BYTES: Final = 12

@@ -17,7 +17,7 @@ from typing import Final, Literal
 
 import orjson
 
-from bridge.core.contracts import Accepted, Inbound, Verified
+from bridge.core.source import Accepted, Inbound, Verified
 
 MAGIC: Final = b"CBJ1\n\0\0\0"
 SEAL: Final = b"SEAL"

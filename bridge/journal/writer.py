@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import Final
 
-from bridge.core.contracts import Accepted
 from bridge.core.errors import StorageUnavailable
+from bridge.core.source import Accepted
 from bridge.journal.record import MAGIC, SEAL, encode
 
 SEGMENT_BYTES: Final = 8 * 1024 * 1024

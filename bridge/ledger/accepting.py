@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, delete, select, update
 
-from bridge.core.contracts import Accepted
+from bridge.core.source import Accepted
 from bridge.ledger.database import Ledger, insert_new, milliseconds, upsert
 from bridge.ledger.figures import count
 from bridge.ledger.tables import deliveries_in, journal_positions, repeats

@@ -9,9 +9,10 @@ from datetime import datetime
 from typing import Final
 from urllib.parse import urlencode, urlsplit
 
-from bridge.core.contracts import Answer, ApiAccess, Request
 from bridge.core.errors import PayloadError, SourceRefused, SourceUnavailable
 from bridge.core.payload import Payload
+from bridge.core.source import ApiAccess
+from bridge.core.target import Answer, Request
 from bridge.flow.judge import wait_asked_for
 from bridge.outbound.kept import Kept
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote_plus, urlencode, urlsplit, urlunsplit
 
-from bridge.core.contracts import Request
 from bridge.core.errors import TargetError
 from bridge.core.signing import sign
+from bridge.core.target import Request
 
 
 def authorised(request: Request, options: Mapping[str, Any]) -> Request:

@@ -15,8 +15,8 @@ from typing import Final
 
 import structlog
 
-from bridge.core.contracts import Answer, Request
 from bridge.core.errors import SourceUnavailable
+from bridge.core.target import Answer, Request
 from bridge.flow.judge import NoAnswer
 from bridge.outbound.budget import Book, Rules, Said, Wait
 from bridge.outbound.local_budget import LocalBook

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from bridge.core.contracts import Request, TokenRequest
 from bridge.core.errors import CredentialsRefused, TargetError
 from bridge.core.signing import canonical_json
+from bridge.core.source import TokenRequest
+from bridge.core.target import Request
 from bridge.flow.judge import NoAnswer
 from bridge.outbound.auth import at_origin, with_header
 from bridge.outbound.oauth import Granted, TokenEndpointAway, granted, token_request

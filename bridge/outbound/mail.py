@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
-from bridge.core.contracts import Answer, Request
 from bridge.core.errors import CredentialsRefused, TargetError
+from bridge.core.target import Answer, Request
 from bridge.flow.judge import AnswerLost, NotSent
 from bridge.flow.network import NetworkPolicy, check_destination, check_url
 from bridge.outbound.guard import Resolve, checked_addresses, system_resolve

@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from bridge.core.contracts import Answer, Request
 from bridge.core.errors import CredentialsRefused, PayloadError
 from bridge.core.payload import Payload
+from bridge.core.target import Answer, Request
 from bridge.flow.judge import NotSent, wait_asked_for
 from bridge.outbound.auth import basic
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from bridge.core.contracts import Answer, Request
 from bridge.core.errors import SourceUnavailable
 from bridge.core.manifest import Rate
+from bridge.core.target import Answer, Request
 from bridge.flow.judge import NoTurn
 from bridge.outbound.budget import Rules
 from bridge.outbound.gate import Gate

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Final
 
-from bridge.core.contracts import Answer
+from bridge.core.target import Answer
 from bridge.flow.judge import wait_asked_for
 from bridge.outbound.budget import Said
 

@@ -21,8 +21,8 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
-from bridge.core.contracts import Answer, Request
 from bridge.core.errors import TargetError
+from bridge.core.target import Answer, Request
 from bridge.flow.judge import AnswerLost, NotSent
 from bridge.flow.network import NetworkPolicy, Transport, check_destination, check_url
 from bridge.outbound.adapter import Door, GuardedAdapter

@@ -9,11 +9,13 @@ from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import urlencode
 
-from bridge.core.contracts import Answer, ApiAccess, Request, Settings, TokenRequest
 from bridge.core.errors import DestinationForbidden, PayloadError, SourceRefused, SourceUnavailable, TargetError
 from bridge.core.events import Event, Json
 from bridge.core.payload import Payload
+from bridge.core.settings import Settings
 from bridge.core.signing import canonical_json, fingerprint
+from bridge.core.source import ApiAccess, TokenRequest
+from bridge.core.target import Answer, Request
 from bridge.flow.judge import NoAnswer
 from bridge.outbound.asking import Asking, Passing, asking_of, meaning, shown, with_header
 from bridge.outbound.gate import Gate

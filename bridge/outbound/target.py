@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from bridge.core.contracts import Answer, Request, Settings
 from bridge.core.errors import TargetError
+from bridge.core.settings import Settings
+from bridge.core.target import Answer, Request
 from bridge.ledger.database import Ledger
 from bridge.outbound.auth import authorised
 from bridge.outbound.guard import NetworkPolicy, Resolve, system_resolve

@@ -17,8 +17,8 @@ from typing import Final
 from redis import Redis
 from redis.exceptions import RedisError
 
-from bridge.core.contracts import TokenRequest
 from bridge.core.signing import canonical_json, fingerprint
+from bridge.core.source import TokenRequest
 
 EARLIER: Final = 60.0
 """Seconds before its end from which a token is not used any more: clocks differ, and requests take time."""

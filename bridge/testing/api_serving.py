@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from bridge.core.contracts import ApiCall, ApiReply
+from bridge.core.simulation import ApiCall, ApiReply
 from bridge.testing.answering import Asked, Reply
 
 JSON: Final = {"Content-Type": "application/json"}

@@ -26,8 +26,8 @@ from ruamel.yaml import YAML
 
 from bridge.config.documents import read_document
 from bridge.config.shipped import shipped_mappings
-from bridge.core.contracts import Call, SimulatedPlatform
 from bridge.core.manifest import SourceConnector
+from bridge.core.simulation import Call, SimulatedPlatform
 from bridge.journal.reader import oldest_record, segments
 from bridge.ledger.database import Ledger
 from bridge.ledger.reading import closing, unfinished

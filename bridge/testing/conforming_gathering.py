@@ -8,10 +8,12 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Final
 
-from bridge.core.contracts import Challenge, Gathering, Settings, SimulatedPlatform
 from bridge.core.errors import SourceUnavailable
 from bridge.core.events import Event, Json
 from bridge.core.manifest import SourceConnector
+from bridge.core.settings import Settings
+from bridge.core.simulation import SimulatedPlatform
+from bridge.core.source import Challenge, Gathering
 from bridge.engine.process import completed
 from bridge.flow.process import events_of
 from bridge.flow.receive import verify

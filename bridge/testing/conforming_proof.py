@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from bridge.core.contracts import Challenge, Inbound, Settings, Verified
 from bridge.core.errors import BridgeError, NotGenuine, PayloadError, SourceUnavailable
 from bridge.core.manifest import SourceConnector
+from bridge.core.settings import Settings
+from bridge.core.source import Challenge, Inbound, Verified
 from bridge.flow.process import enriched, events_of
 from bridge.flow.receive import verify
 from bridge.testing.event_schema import faults

@@ -9,9 +9,11 @@ from itertools import islice
 from typing import Any, Final
 
 from bridge.config.validation import with_defaults
-from bridge.core.contracts import Call, Challenge, Inbound, Settings, SignedCall, SimulatedPlatform, Verified
 from bridge.core.errors import NotGenuine
 from bridge.core.manifest import SourceConnector
+from bridge.core.settings import Settings
+from bridge.core.simulation import Call, SignedCall, SimulatedPlatform
+from bridge.core.source import Challenge, Inbound, Verified
 from bridge.flow.process import events_of
 from bridge.flow.receive import verify
 from bridge.testing.conforming_events import UNMAPPED

@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from bridge.core.contracts import Challenge, Inbound, Settings, Verified
 from bridge.core.errors import NotGenuine, SourceRefused, SourceUnavailable
 from bridge.core.events import Json
 from bridge.core.manifest import SourceConnector
 from bridge.core.payload import Payload
+from bridge.core.settings import Settings
+from bridge.core.source import Challenge, Inbound, Verified
 from bridge.flow.process import enriched, events_of
 from bridge.flow.receive import verify
 from bridge.testing.offline import Offline

@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from bridge.core.contracts import Settings
 from bridge.core.events import Json
 from bridge.core.payload import Payload
+from bridge.core.settings import Settings
 from bridge.testing.offline import Offline
 
 Steps = tuple[str | int, ...]

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from types import TracebackType
 
-from bridge.core.contracts import SimulatedPlatform
+from bridge.core.simulation import SimulatedPlatform
 from bridge.testing.answering import Asked, LocalServer, Reply
 from bridge.testing.api_serving import JSON, api_call, http_reply
 

@@ -9,10 +9,12 @@ from itertools import product
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from bridge.core.contracts import ApiCall, ApiReply, Call, Challenge, Settings, SimulatedPlatform
 from bridge.core.errors import SourceUnavailable
 from bridge.core.events import Enrichment, Event
 from bridge.core.manifest import EnrichingCall, Kind, SourceConnector
+from bridge.core.settings import Settings
+from bridge.core.simulation import ApiCall, ApiReply, Call, SimulatedPlatform
+from bridge.core.source import Challenge
 from bridge.engine.process import completed
 from bridge.flow.process import deadline_of, events_of
 from bridge.flow.receive import verify

@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 import urllib3
 from urllib3 import exceptions
 
-from bridge.core.contracts import Call, SendingRule, SimulatedPlatform
+from bridge.core.simulation import Call, SendingRule, SimulatedPlatform
 from bridge.testing.account import Account, Plan
 from bridge.testing.hostile import Caught
 

@@ -10,8 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from bridge.core.contracts import Answer, ApiAccess, ApiCall, ApiReply, Request, Settings
 from bridge.core.manifest import SourceConnector
+from bridge.core.settings import Settings
+from bridge.core.simulation import ApiCall, ApiReply
+from bridge.core.source import ApiAccess
+from bridge.core.target import Answer, Request
 from bridge.outbound.kept import KeptAnswers
 from bridge.outbound.source_api import Context, HttpSourceApi, Platform
 from bridge.outbound.tokens import TokenCache

@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final
 
-from bridge.core.contracts import SimulatedTarget, TargetSimulator
 from bridge.core.events import Json, stamp
+from bridge.core.simulation import SimulatedTarget, TargetSimulator
 from bridge.testing.answering import Asked, LocalServer, Reply, Reset
 from bridge.testing.api_serving import JSON, api_call, http_reply
 from bridge.testing.target_faults import Fault, Faults, fault_of, misanswered

@@ -26,9 +26,10 @@ from urllib.parse import parse_qsl
 from bridge.config.documents import Document, Steps, read_document
 from bridge.config.own_connectors import OwnConnector
 from bridge.config.validation import did_you_mean, problems_of, with_defaults
-from bridge.core.contracts import Answer, Ask, Message, Outcome, Request, Settings
 from bridge.core.errors import ConfigurationError, Problem
 from bridge.core.manifest import TargetConnector
+from bridge.core.settings import Settings
+from bridge.core.target import Answer, Ask, Message, Outcome, Request
 from bridge.engine.talk import talk
 from bridge.flow.judge import AnswerLost, outcome_of
 

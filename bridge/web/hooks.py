@@ -15,9 +15,10 @@ from flask import Blueprint, Response, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
-from bridge.core.contracts import Accepted, Challenge, Inbound, Settings
 from bridge.core.errors import NotGenuine, StorageUnavailable
 from bridge.core.manifest import SourceConnector
+from bridge.core.settings import Settings
+from bridge.core.source import Accepted, Challenge, Inbound
 from bridge.engine.metrics import PROOFS, RECEIVED
 from bridge.flow.receive import verify
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import DBAPIError
 
-from bridge.core.contracts import Accepted
 from bridge.core.errors import StorageUnavailable
+from bridge.core.source import Accepted
 from bridge.engine.hints import Hints
 from bridge.engine.shipper import Lanes
 from bridge.journal.writer import JournalWriter

@@ -11,8 +11,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from bridge.core.contracts import ApiCall, ApiReply
 from bridge.core.events import Json
+from bridge.core.simulation import ApiCall, ApiReply
 
 KEY: Final = "app-key"
 SECRET: Final = "app-secret"

@@ -18,9 +18,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
-from bridge.core.contracts import Ask, Conversation, Message, Outcome, Request, Settings, Verdict
 from bridge.core.errors import TargetError
 from bridge.core.events import Json
+from bridge.core.settings import Settings
+from bridge.core.target import Ask, Conversation, Message, Outcome, Request, Verdict
 
 _SEEN: Final = ({"status": 404, "as": "ok"},)
 _KNOWN: Final = ({"status": 409, "as": "ok"},)

@@ -17,9 +17,10 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from bridge.core.contracts import Answer, Ask, Conversation, Message, Outcome, Request, Settings, Verdict
 from bridge.core.errors import TargetError
 from bridge.core.events import Json
+from bridge.core.settings import Settings
+from bridge.core.target import Answer, Ask, Conversation, Message, Outcome, Request, Verdict
 
 _VALUE: Final = {"points": (1, "PointsNumerator"), "pass": (2, "Pass"), "value": (3, "Value"), "text": (4, "Text")}
 """Parameters, GRADEOBJ_T and the field that carries a grade of this type; 5 to 9 are calculated."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from bridge.core.contracts import ApiCall, ApiReply
 from bridge.core.events import Json
+from bridge.core.simulation import ApiCall, ApiReply
 
 _PATH: Final = "/caliper/events"
 _TOKEN: Final = "caliper-token"

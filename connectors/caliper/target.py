@@ -19,9 +19,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote
 
-from bridge.core.contracts import Ask, Conversation, Message, Request, Settings
 from bridge.core.errors import TargetError
 from bridge.core.events import Json, stamp
+from bridge.core.settings import Settings
+from bridge.core.target import Ask, Conversation, Message, Request
 
 _CONTEXTS: Final = {
     "1.1": "http://purl.imsglobal.org/ctx/caliper/v1p1",

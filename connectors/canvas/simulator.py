@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from bridge.core.contracts import ApiCall, ApiReply
 from bridge.core.events import Json
+from bridge.core.simulation import ApiCall, ApiReply
 from connectors.canvas.simulated_answers import Refused, page, refused, said, unauthorized
 
 _TOKEN: Final = "canvas-token"

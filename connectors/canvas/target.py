@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from bridge.core.contracts import Conversation, Message, Outcome, Settings, Verdict
 from bridge.core.errors import TargetError
+from bridge.core.settings import Settings
+from bridge.core.target import Conversation, Message, Outcome, Verdict
 from connectors.canvas.wire import NOT_FOUND_IS_NEWS, Looking, all_of, change, id_of, look, segment, the_object
 
 # What can still be done to an enrolment in which state; deleted ones are never listed.

@@ -8,8 +8,9 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
-from bridge.core.contracts import Answer, Ask, Message, Request, Settings
 from bridge.core.errors import TargetError
+from bridge.core.settings import Settings
+from bridge.core.target import Answer, Ask, Message, Request
 
 NOT_FOUND_IS_NEWS: Final = ({"status": 404, "as": "ok"},)
 

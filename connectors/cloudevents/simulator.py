@@ -6,8 +6,8 @@ import json
 from typing import Any, Final
 from urllib.parse import unquote
 
-from bridge.core.contracts import ApiCall, ApiReply
 from bridge.core.events import Json
+from bridge.core.simulation import ApiCall, ApiReply
 
 _REQUIRED: Final = ("specversion", "id", "source", "type")
 

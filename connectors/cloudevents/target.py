@@ -10,8 +10,9 @@ import json
 from typing import Any, Final
 from urllib.parse import quote
 
-from bridge.core.contracts import Answer, Message, Outcome, Request, Settings
 from bridge.core.errors import TargetError
+from bridge.core.settings import Settings
+from bridge.core.target import Answer, Message, Outcome, Request
 
 # Section 3.1.3.2: blank, double quote, percent and everything outside printable ASCII is percent-encoded as UTF-8.
 _AS_IT_IS: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from bridge.core.contracts import Answer, Request
+from bridge.core.target import Answer, Request
 
 A_BATCH: Final[Mapping[str, Any]] = {"status": 200, "body_regex": r"\A--", "as": "ok"}
 """The rule for an answer that has parts."""

@@ -17,8 +17,8 @@ from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import unquote
 
-from bridge.core.contracts import ApiCall, ApiReply
 from bridge.core.events import Json
+from bridge.core.simulation import ApiCall, ApiReply
 
 CLIENT: Final = "11111111-2222-3333-4444-555555555555"
 SECRET: Final = "simulated-client-secret"

@@ -20,9 +20,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
-from bridge.core.contracts import Answer, Ask, Conversation, Message, Outcome, Request, Settings, Verdict
 from bridge.core.errors import TargetError
 from bridge.core.events import Json
+from bridge.core.settings import Settings
+from bridge.core.target import Answer, Ask, Conversation, Message, Outcome, Request, Verdict
 from connectors.dataverse.batching import A_BATCH, joined, parts_of
 
 _HEADERS: Final = {"Accept": "application/json", "OData-MaxVersion": "4.0", "OData-Version": "4.0"}

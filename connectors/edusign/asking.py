@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
-from bridge.core.contracts import Settings, SourceApi
 from bridge.core.errors import PayloadError, SourceUnavailable
 from bridge.core.events import Event
 from bridge.core.payload import Payload
+from bridge.core.settings import Settings
+from bridge.core.source import SourceApi
 from connectors.edusign.shapes import soft_text
 
 SHEET: Final = "/v1/course/{courseId}"

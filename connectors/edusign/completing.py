@@ -7,11 +7,11 @@ from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
-from bridge.core.contracts import SourceApi
 from bridge.core.errors import SourceUnavailable
 from bridge.core.events import Enrichment, Event
 from bridge.core.nouns import Course, Data, Group, Person, Session
 from bridge.core.payload import Payload
+from bridge.core.source import SourceApi
 from connectors.edusign import asking, shapes
 from connectors.edusign.asking import ask, is_young
 from connectors.edusign.shapes import Role, soft_flag, soft_text

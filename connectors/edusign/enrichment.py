@@ -12,11 +12,11 @@ from datetime import timedelta
 from functools import partial
 from typing import Final
 
-from bridge.core.contracts import SourceApi
 from bridge.core.errors import PayloadError, SourceUnavailable
 from bridge.core.events import Enrichment, Event
 from bridge.core.nouns import Group, Person, Session
 from bridge.core.payload import Payload
+from bridge.core.source import SourceApi
 from connectors.edusign import asking, shapes
 from connectors.edusign.asking import ask, is_young
 from connectors.edusign.completing import (

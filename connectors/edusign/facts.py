@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from bridge.core.contracts import Found, Settings
 from bridge.core.events import Event, Json, stamp
+from bridge.core.settings import Settings
+from bridge.core.source import Found
 
 DATE: Final = "happenedAt"
 """A key of ours in the bodies of what was found in lists: Edusign's own bodies have no time."""

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
-from bridge.core.contracts import SourceApi
 from bridge.core.events import Event
 from bridge.core.payload import Payload
+from bridge.core.source import SourceApi
 from connectors.edusign import asking, shapes
 from connectors.edusign.asking import pages
 from connectors.edusign.completing import people_wanted

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Final, Protocol, runtime_checkable
 
-from bridge.core.contracts import Found, SourceApi
 from bridge.core.events import Event, stamp
 from bridge.core.payload import Payload
+from bridge.core.source import Found, SourceApi
 from connectors.edusign import asking, facts
 from connectors.edusign.asking import pages
 from connectors.edusign.facts import found

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from bridge.core.contracts import Challenge, Settings
 from bridge.core.payload import Payload
+from bridge.core.settings import Settings
+from bridge.core.source import Challenge
 from connectors.edusign.shapes import soft_text
 
 _ANSWER: Final = {"status": "success"}

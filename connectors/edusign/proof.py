@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bridge.core.contracts import Inbound, Settings
 from bridge.core.errors import PayloadError
 from bridge.core.payload import Payload
+from bridge.core.settings import Settings
 from bridge.core.signing import Encoding, decode, matching_secret, matching_text
+from bridge.core.source import Inbound
 from connectors.edusign.stringify import stringify
 
 

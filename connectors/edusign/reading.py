@@ -13,11 +13,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from bridge.core.contracts import Notice, Settings
 from bridge.core.errors import PayloadError
 from bridge.core.nouns import Artifact, Attendance, Change, Data, Group
 from bridge.core.payload import Payload
+from bridge.core.settings import Settings
 from bridge.core.signing import fingerprint
+from bridge.core.source import Notice
 from connectors.edusign.shapes import Role, course_of, key_of, person_of, session_of, soft_flag, soft_text
 
 Reader = Callable[[Notice, Settings], tuple[str, Data]]

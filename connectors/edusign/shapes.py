@@ -13,10 +13,10 @@ from datetime import UTC, datetime, tzinfo
 from typing import Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from bridge.core.contracts import Settings
 from bridge.core.errors import PayloadError
 from bridge.core.nouns import Artifact, Attendance, Course, Identifier, Person, Session
 from bridge.core.payload import Payload
+from bridge.core.settings import Settings
 
 Role = Literal["learner", "instructor"]
 

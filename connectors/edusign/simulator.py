@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Final, Literal
 
-from bridge.core.contracts import ApiCall, ApiReply, Call, SendingRule, SignedCall
 from bridge.core.events import Json
 from bridge.core.signing import sign as hmac_of
+from bridge.core.simulation import ApiCall, ApiReply, Call, SendingRule, SignedCall
 from connectors.edusign.simulated_api import API_KEY, SimulatedApi
 from connectors.edusign.simulated_records import SURVEYS, record
 from connectors.edusign.world import Noun, School, Sheet

@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
-from bridge.core.contracts import ApiAccess, Challenge, Found, Inbound, Notice, Settings, SourceApi, Verified
 from bridge.core.errors import NotGenuine, PayloadError
 from bridge.core.events import Event, stamp
 from bridge.core.normalising import canonical
 from bridge.core.payload import Payload
+from bridge.core.settings import Settings
 from bridge.core.signing import fingerprint
+from bridge.core.source import ApiAccess, Challenge, Found, Inbound, Notice, SourceApi, Verified
 from connectors.edusign import enrichment, facts, gathering, happenings
 from connectors.edusign.lifecycle import lifecycle_call
 from connectors.edusign.proof import signature_proof, token_proof

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
-from bridge.core.contracts import Answer, Message, Outcome, Request, Settings
 from bridge.core.errors import TargetError
+from bridge.core.settings import Settings
+from bridge.core.target import Answer, Message, Outcome, Request
 
 _PATH: Final = "/%:@!$&'()*+,;=~"
 

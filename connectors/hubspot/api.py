@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
-from bridge.core.contracts import Answer, Ask, Message, Request, Settings
 from bridge.core.errors import TargetError
 from bridge.core.events import Json
+from bridge.core.settings import Settings
+from bridge.core.target import Answer, Ask, Message, Request
 
 SEEN: Final = {"as": "ok"}
 """A rule's end: the conversation itself looks at this answer."""

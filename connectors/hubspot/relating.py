@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Final
 
-from bridge.core.contracts import Answer, Ask, Conversation, Message, Outcome, Settings, Verdict
+from bridge.core.settings import Settings
+from bridge.core.target import Answer, Ask, Conversation, Message, Outcome, Verdict
 from connectors.hubspot.api import ask, document, records, relations, segment, texts, timeline
 
 Lookup = Generator[Ask, Answer, str | None]

@@ -11,8 +11,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Final
 
-from bridge.core.contracts import ApiCall, ApiReply
 from bridge.core.events import Json
+from bridge.core.simulation import ApiCall, ApiReply
 
 TOKEN: Final = "pat-simulated"
 CLIENT: Final = ("hubspot-client", "hubspot-secret", "hubspot-refresh")

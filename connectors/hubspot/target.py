@@ -16,8 +16,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from bridge.core.contracts import Answer, Conversation, Message, Outcome, Settings, Verdict
 from bridge.core.errors import TargetError
+from bridge.core.settings import Settings
+from bridge.core.target import Answer, Conversation, Message, Outcome, Verdict
 from connectors.hubspot.api import document, refusal
 from connectors.hubspot.relating import add_note, associate, disassociate, timeline_event
 from connectors.hubspot.upserting import clear_properties, upsert, upsert_by_email

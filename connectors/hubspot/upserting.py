@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import Any, Final
 
-from bridge.core.contracts import Answer, Ask, Conversation, Message, Outcome, Settings, Verdict
 from bridge.core.events import Json
+from bridge.core.settings import Settings
+from bridge.core.target import Answer, Ask, Conversation, Message, Outcome, Verdict
 from connectors.hubspot.api import ask, document, existing, records, refusal, segment, texts, trace_of
 
 Exchange = Generator[Ask, Answer, Outcome]

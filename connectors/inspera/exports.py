@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from bridge.core.contracts import SourceApi
 from bridge.core.errors import PayloadError, SourceRefused, SourceUnavailable
 from bridge.core.payload import Payload
+from bridge.core.source import SourceApi
 from connectors.inspera.nouns import is_address
 from connectors.inspera.results import identifier
 

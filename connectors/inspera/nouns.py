@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from bridge.core.contracts import Notice
 from bridge.core.errors import PayloadError
 from bridge.core.nouns import Artifact, Assessment, Change, Data, Identifier, Person, Submission
 from bridge.core.payload import Payload
+from bridge.core.source import Notice
 from connectors.inspera.kinds import CONFIRMED, CONTENT, DELIVERED, EXPORTS, GRADED, OF_A_TEST, TYPES
 from connectors.inspera.results import assessment, identifier, person
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from bridge.core.contracts import SourceApi
 from bridge.core.errors import SourceUnavailable
 from bridge.core.events import Enrichment, Event, child_id
 from bridge.core.nouns import Assessment, Data, Person, Submission
 from bridge.core.payload import Payload
+from bridge.core.source import SourceApi
 from connectors.inspera.exports import all_results, exported
 from connectors.inspera.results import (
     FinalGrade,

@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from bridge.core.contracts import Found, SourceApi
 from bridge.core.errors import PayloadError, SourceUnavailable
 from bridge.core.events import Event, Json, stamp
 from bridge.core.payload import Payload
+from bridge.core.source import Found, SourceApi
 from connectors.inspera.exports import NotYet, Order, exported, made, number, placed
 from connectors.inspera.kinds import DELIVERED, GRADED, kind_of
 from connectors.inspera.results import identifier, spelled, unwrapped

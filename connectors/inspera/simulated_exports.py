@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-from bridge.core.contracts import ApiCall, ApiReply
 from bridge.core.events import Json
+from bridge.core.simulation import ApiCall, ApiReply
 from connectors.inspera.simulated_bodies import DELIVERED
 from connectors.inspera.simulated_world import World, log_document, result_document, submissions_document
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
-from bridge.core.contracts import ApiCall, ApiReply, Call
 from bridge.core.events import Json
+from bridge.core.simulation import ApiCall, ApiReply, Call
 from connectors.inspera.simulated_bodies import BODIES, verification
 from connectors.inspera.simulated_exports import found, number
 from connectors.inspera.simulated_world import START, World, timestamp

@@ -16,9 +16,9 @@ from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
-from bridge.core.contracts import ApiCall, ApiReply, Call, SendingRule, SignedCall
 from bridge.core.events import Json
 from bridge.core.signing import sign as hmac_of
+from bridge.core.simulation import ApiCall, ApiReply, Call, SendingRule, SignedCall
 from connectors.inspera.simulated_bodies import BODIES, DELIVERED, UNKNOWN, Happening
 from connectors.inspera.simulated_exports import Exports, found, hashed, number
 from connectors.inspera.simulated_subscriptions import Subscriptions, Verification

@@ -19,23 +19,23 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import quote
 
-from bridge.core.contracts import (
+from bridge.core.errors import NotGenuine, PayloadError, SourceUnavailable
+from bridge.core.events import Event, stamp
+from bridge.core.normalising import canonical
+from bridge.core.payload import Payload
+from bridge.core.settings import Settings
+from bridge.core.signing import canonical_json, fingerprint, matching_secret
+from bridge.core.source import (
     ApiAccess,
     Challenge,
     Found,
     Inbound,
     Notice,
-    Settings,
     SourceApi,
     Subscription,
     TokenRequest,
     Verified,
 )
-from bridge.core.errors import NotGenuine, PayloadError, SourceUnavailable
-from bridge.core.events import Event, stamp
-from bridge.core.normalising import canonical
-from bridge.core.payload import Payload
-from bridge.core.signing import canonical_json, fingerprint, matching_secret
 from connectors.inspera import reconciling, subscribing
 from connectors.inspera.kinds import BY_OBJECT, TYPES, kind_of
 from connectors.inspera.map_print import read_map_print

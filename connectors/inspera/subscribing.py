@@ -11,9 +11,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable
 
-from bridge.core.contracts import SourceApi, Subscription
 from bridge.core.errors import PayloadError, SourceUnavailable
 from bridge.core.payload import Payload
+from bridge.core.source import SourceApi, Subscription
 from connectors.inspera.kinds import CONFIRMED, EXPORTS
 from connectors.inspera.results import identifier, unwrapped
 

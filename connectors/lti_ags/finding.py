@@ -6,9 +6,10 @@ from collections.abc import Generator, Mapping
 from typing import Any, Final
 from urllib.parse import quote, urljoin
 
-from bridge.core.contracts import Answer, Ask, Message, Request, Settings
 from bridge.core.errors import TargetError
 from bridge.core.events import Json
+from bridge.core.settings import Settings
+from bridge.core.target import Answer, Ask, Message, Request
 from connectors.lti_ags.wire import (
     LINE_ITEM,
     LINE_ITEMS,

@@ -20,8 +20,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from bridge.core.contracts import Ask, Conversation, Message, Outcome, Settings, Verdict
 from bridge.core.events import Json
+from bridge.core.settings import Settings
+from bridge.core.target import Ask, Conversation, Message, Outcome, Verdict
 from connectors.lti_ags.finding import line_item, result_of, takes_back, user_of
 from connectors.lti_ags.wire import SCORE, moment_of, posted, score_url, written
 

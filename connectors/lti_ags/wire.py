@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
 
-from bridge.core.contracts import Answer, Message, Request, Settings
 from bridge.core.errors import TargetError
 from bridge.core.events import Json
+from bridge.core.settings import Settings
+from bridge.core.target import Answer, Message, Request
 
 LINE_ITEM: Final = "application/vnd.ims.lis.v2.lineitem+json"
 LINE_ITEMS: Final = "application/vnd.ims.lis.v2.lineitemcontainer+json"

@@ -16,8 +16,9 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from bridge.core.contracts import Answer, Ask, Conversation, Message, Outcome, Request, Settings, Verdict
 from bridge.core.errors import TargetError
+from bridge.core.settings import Settings
+from bridge.core.target import Answer, Ask, Conversation, Message, Outcome, Request, Verdict
 
 _LOOKED_UP_BY: Final = ("idnumber", "username", "email")
 _NEEDED: Final = ("username", "firstname", "lastname", "email")

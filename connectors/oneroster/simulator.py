@@ -5,8 +5,8 @@ from __future__ import annotations
 from base64 import b64encode
 from typing import Any, Final
 
-from bridge.core.contracts import ApiCall, ApiReply
 from bridge.core.events import Json
+from bridge.core.simulation import ApiCall, ApiReply
 
 _BASE: Final = "/ims/oneroster/gradebook/v1p2"
 _LOGIN: Final = f"Basic {b64encode(b'bridge:oneroster-secret').decode()}"

@@ -8,8 +8,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Final
 
-from bridge.core.contracts import ApiCall, ApiReply
 from bridge.core.events import Json
+from bridge.core.simulation import ApiCall, ApiReply
 
 TOKEN: Final = "pipedrive-token"
 CLIENT: Final = ("pipedrive-client", "pipedrive-secret", "pipedrive-refresh")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from bridge.core.contracts import ApiCall, ApiReply
 from bridge.core.events import Json
+from bridge.core.simulation import ApiCall, ApiReply
 
 _INVOKE: Final = "/powerautomate/automations/direct/workflows/abc/triggers/manual/paths/invoke"
 _TOKEN: Final = "/tenant/oauth2/v2.0/token"

@@ -12,7 +12,7 @@ from typing import Final
 
 import jwt
 
-from bridge.core.contracts import ApiCall, ApiReply
+from bridge.core.simulation import ApiCall, ApiReply
 
 PATH: Final = "/services/oauth2/token"
 

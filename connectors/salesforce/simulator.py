@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import unquote
 
-from bridge.core.contracts import ApiCall, ApiReply
 from bridge.core.events import Json
+from bridge.core.simulation import ApiCall, ApiReply
 from connectors.salesforce.simulated_login import PATH, Sessions
 
 CLIENT: Final = "3MVG9simulated"

@@ -18,9 +18,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
-from bridge.core.contracts import Answer, Ask, Conversation, Message, Outcome, Request, Settings, Verdict
 from bridge.core.errors import TargetError
 from bridge.core.events import Json
+from bridge.core.settings import Settings
+from bridge.core.target import Answer, Ask, Conversation, Message, Outcome, Request, Verdict
 
 _NAME: Final = re.compile(r"[A-Za-z]\w{0,99}", re.ASCII)
 

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
-from bridge.core.contracts import Message, Request, Settings
 from bridge.core.errors import TargetError
+from bridge.core.settings import Settings
+from bridge.core.target import Message, Request
 
 _SCHEMA: Final = "http://adaptivecards.io/schemas/adaptive-card.json"
 

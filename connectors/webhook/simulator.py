@@ -7,8 +7,8 @@ import hmac
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from bridge.core.contracts import ApiCall, ApiReply
 from bridge.core.events import Json
+from bridge.core.simulation import ApiCall, ApiReply
 
 _KEY: Final = bytes(range(32))
 _TOLERANCE: Final = 300.0  # seconds, as in the official libraries (github.com/standard-webhooks/standard-webhooks)

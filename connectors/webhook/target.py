@@ -11,8 +11,9 @@ import binascii
 import hmac
 import json
 
-from bridge.core.contracts import Answer, Message, Outcome, Request, Settings
 from bridge.core.errors import TargetError
+from bridge.core.settings import Settings
+from bridge.core.target import Answer, Message, Outcome, Request
 from bridge.core.vocabulary import short
 
 

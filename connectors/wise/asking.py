@@ -11,10 +11,11 @@ from datetime import datetime, timedelta
 from typing import Final, TypeVar
 from urllib.parse import urlencode
 
-from bridge.core.contracts import Settings, SourceApi
 from bridge.core.errors import PayloadError, SourceUnavailable
 from bridge.core.events import Event
 from bridge.core.payload import Payload
+from bridge.core.settings import Settings
+from bridge.core.source import SourceApi
 
 KEEP_SUBJECT: Final = 30.0
 """Seconds. What an event is about is never older than the event; one read serves all that waited for it."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from bridge.core.contracts import Settings, SourceApi
 from bridge.core.errors import SourceUnavailable
 from bridge.core.events import Event, child_id
 from bridge.core.nouns import Attendance, Identifier, Person
 from bridge.core.payload import Payload
+from bridge.core.settings import Settings
 from bridge.core.signing import fingerprint
+from bridge.core.source import SourceApi
 from connectors.wise.asking import KEEP_SUBJECT, ask, session_path, settle
 from connectors.wise.gaps import together
 from connectors.wise.nouns import course, maybe_id, names, number, person, session

@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from bridge.core.contracts import Settings, SourceApi
 from bridge.core.errors import PayloadError, SourceUnavailable
 from bridge.core.events import Event
 from bridge.core.nouns import Course, Data, Person, Session
 from bridge.core.payload import Payload
+from bridge.core.settings import Settings
+from bridge.core.source import SourceApi
 from connectors.wise import asking
 from connectors.wise.asking import KEEP_CLASS, KEEP_PERSON, KEEP_PLAN, KEEP_STAFF, KEEP_SUBJECT, ask, settle
 from connectors.wise.attendance import computed

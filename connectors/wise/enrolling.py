@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from bridge.core.contracts import Settings, SourceApi
 from bridge.core.events import Event, stamp
 from bridge.core.nouns import Enrolment, Person
 from bridge.core.payload import Payload
+from bridge.core.settings import Settings
+from bridge.core.source import SourceApi
 from connectors.wise import asking
 from connectors.wise.asking import CONTRADICTED, KEEP_SUBJECT, ask, settle
 from connectors.wise.gaps import together

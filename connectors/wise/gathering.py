@@ -8,11 +8,11 @@ from datetime import datetime
 from itertools import islice
 from typing import Final
 
-from bridge.core.contracts import SourceApi
 from bridge.core.errors import PayloadError, SourceUnavailable
 from bridge.core.events import Event
 from bridge.core.nouns import Course, Session
 from bridge.core.payload import Payload
+from bridge.core.source import SourceApi
 from connectors.wise import asking
 from connectors.wise.asking import KEEP_PLAN, KEEP_SUBJECT
 from connectors.wise.nouns import maybe_id

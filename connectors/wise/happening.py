@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Final
 
-from bridge.core.contracts import Found, SourceApi
 from bridge.core.errors import PayloadError, SourceUnavailable
 from bridge.core.events import Json
 from bridge.core.payload import Payload
+from bridge.core.source import Found, SourceApi
 from connectors.wise import telling
 from connectors.wise.asking import KEEP_SUBJECT, data_of, institute, pages, roster_path
 from connectors.wise.attendance import detail_path

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final
 
-from bridge.core.contracts import Settings
 from bridge.core.errors import PayloadError
 from bridge.core.nouns import Course, Identifier, Person, Session
 from bridge.core.payload import Payload
+from bridge.core.settings import Settings
 
 # Really 24 hex digits. The body is not signed and ids go into paths, so nothing with a meaning there may pass.
 _ID: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")

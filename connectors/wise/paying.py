@@ -12,11 +12,12 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Final
 
-from bridge.core.contracts import Settings, SourceApi
 from bridge.core.errors import PayloadError
 from bridge.core.events import Event, stamp
 from bridge.core.nouns import Artifact, Data, Payment
 from bridge.core.payload import Payload
+from bridge.core.settings import Settings
+from bridge.core.source import SourceApi
 from connectors.wise.asking import KEEP_SUBJECT, institute, pages, settle
 from connectors.wise.gaps import together
 from connectors.wise.nouns import maybe_id, money

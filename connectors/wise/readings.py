@@ -5,10 +5,10 @@ Every key of a payload may be missing; a reader insists only on the ids without 
 
 from __future__ import annotations
 
-from bridge.core.contracts import Settings
 from bridge.core.errors import PayloadError
 from bridge.core.nouns import Artifact, Change, Data, Enrolment, Identifier, Payment, Person, Session
 from bridge.core.payload import Payload
+from bridge.core.settings import Settings
 from connectors.wise.nouns import course, is_cancelled, maybe_id, money, names, person, session, wise_id
 
 Reading = tuple[str, str, Data]

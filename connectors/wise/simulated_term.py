@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Final
 
-from bridge.core.contracts import Call
 from bridge.core.events import Json, stamp
+from bridge.core.simulation import Call
 from connectors.wise.simulated_lessons import lesson
 from connectors.wise.simulated_lists import record
 from connectors.wise.simulated_world import Step, Story, World, new_id, step

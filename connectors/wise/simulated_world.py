@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from bridge.core.contracts import Call
 from bridge.core.events import Json
+from bridge.core.simulation import Call
 
 _GIVEN: Final = ("Ada", "Bo", "Chidi", "Dana", "Elif", "Farid", "Greta", "Hugo", "Ines", "Jun", "Kavya", "Lea", "Zoë")
 _FAMILY: Final = ("Lovelace", "Okoro", "Berg", "Iyer", "Moreau", "Novák", "Silva", "Tan", "Weiss", "Yılmaz", "de Vries")

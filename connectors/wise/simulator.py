@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from bridge.core.contracts import ApiCall, ApiReply, Call, SendingRule, SignedCall
 from bridge.core.events import Json
+from bridge.core.simulation import ApiCall, ApiReply, Call, SendingRule, SignedCall
 from connectors.wise.simulated_lists import events, sessions, transactions
 from connectors.wise.simulated_term import KINDS, hours
 from connectors.wise.simulated_world import World

@@ -15,12 +15,13 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
-from bridge.core.contracts import ApiAccess, Inbound, Notice, Settings, Verified
 from bridge.core.errors import NotGenuine, PayloadError
 from bridge.core.events import Event, stamp
 from bridge.core.normalising import canonical
 from bridge.core.payload import Payload
+from bridge.core.settings import Settings
 from bridge.core.signing import canonical_json, fingerprint, matching_text
+from bridge.core.source import ApiAccess, Inbound, Notice, Verified
 from connectors.wise import readings
 from connectors.wise.enriching import enrich
 from connectors.wise.gathering import gather, listed_with

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from bridge.core.contracts import Found, Settings
 from bridge.core.events import Event, Json, stamp
 from bridge.core.nouns import Session
 from bridge.core.payload import Payload
+from bridge.core.settings import Settings
 from bridge.core.signing import fingerprint
+from bridge.core.source import Found
 from connectors.wise import attendance, enrolling
 from connectors.wise.nouns import is_cancelled, maybe_id, session, wise_id
 from connectors.wise.paying import class_of, student_of

@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from bridge.core.contracts import SourceApi
 from bridge.core.errors import PayloadError, SourceUnavailable
 from bridge.core.events import Event
 from bridge.core.payload import Payload
+from bridge.core.source import SourceApi
 
 FLOW: Final = "/flow/{flowId}"
 METADATA: Final = "/flows/{flowId}/metadata"

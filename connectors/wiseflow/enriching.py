@@ -14,11 +14,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from bridge.core.contracts import SourceApi
 from bridge.core.errors import PayloadError
 from bridge.core.events import Enrichment, Event
 from bridge.core.nouns import Artifact, Assessment, Change, Grade, Person, Submission
 from bridge.core.payload import Payload
+from bridge.core.source import SourceApi
 from connectors.wiseflow.calls import (
     ASSIGNMENTS,
     DATES,

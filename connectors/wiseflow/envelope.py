@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
-from bridge.core.contracts import Inbound, Settings
 from bridge.core.errors import PayloadError
 from bridge.core.payload import Payload
+from bridge.core.settings import Settings
 from bridge.core.signing import canonical_json, fingerprint
+from bridge.core.source import Inbound
 from connectors.wiseflow.kinds import KINDS
 
 # The spellings of the subscription API's enumeration, and names under which a test call might come (not documented).

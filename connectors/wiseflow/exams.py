@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bridge.core.contracts import SourceApi
 from bridge.core.events import Event
 from bridge.core.nouns import Assessment, Course, Identifier
 from bridge.core.payload import Payload
+from bridge.core.source import SourceApi
 from connectors.wiseflow.calls import FLOW, FLOW_KEPT, METADATA, ask, readable
 
 

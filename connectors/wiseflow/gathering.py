@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from bridge.core.contracts import SourceApi
 from bridge.core.events import Event
 from bridge.core.payload import Payload
+from bridge.core.source import SourceApi
 from connectors.wiseflow.calls import (
     ASSESSMENT,
     ASSESSMENTS,

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from bridge.core.contracts import SourceApi
 from bridge.core.events import Enrichment, Event
 from bridge.core.nouns import Grade, Person, Submission
 from bridge.core.payload import Payload
+from bridge.core.source import SourceApi
 from connectors.wiseflow.calls import (
     ASSESSMENT,
     FLOW_KEPT,

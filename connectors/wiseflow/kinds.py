@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from bridge.core.contracts import Notice, Settings
 from bridge.core.errors import PayloadError
 from bridge.core.nouns import Artifact, Assessment, Change, Data, Grade, Identifier, Person, Submission
+from bridge.core.settings import Settings
+from bridge.core.source import Notice
 
 _VERBS: Final = {"added": "created", "changed": "updated", "removed": "deleted"}
 _ROLES: Final = {"assessor": "instructor", "reviewer": "instructor"}

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from bridge.core.contracts import SourceApi
 from bridge.core.errors import PayloadError
 from bridge.core.payload import Payload
+from bridge.core.source import SourceApi
 from connectors.wiseflow.calls import odd, unwrap
 
 Entry = Mapping[str, Any]

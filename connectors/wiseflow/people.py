@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from bridge.core.contracts import SourceApi
 from bridge.core.events import Event
 from bridge.core.nouns import Identifier, Person
 from bridge.core.payload import Payload
+from bridge.core.source import SourceApi
 from connectors.wiseflow.calls import EMAILS, EMAILS_KEPT, PARTICIPANT, PEOPLE_KEPT, USER, ask, readable
 
 _USER_ID: Final = "wiseflow.userId"

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from bridge.core.contracts import Found, SourceApi
 from bridge.core.errors import PayloadError
 from bridge.core.events import Event, Json, stamp
 from bridge.core.payload import Payload
+from bridge.core.source import Found, SourceApi
 from connectors.wiseflow.calls import ASSESSMENTS, LICENCE, PARTICIPANTS, SEARCH, SUBMISSIONS, known_id, odd, unwrap
 from connectors.wiseflow.exams import state_label
 from connectors.wiseflow.grading import shown

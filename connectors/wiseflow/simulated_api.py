@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from bridge.core.contracts import ApiCall, ApiReply
+from bridge.core.simulation import ApiCall, ApiReply
 from connectors.wiseflow.simulated_answers import ANSWERS, search
 from connectors.wiseflow.simulated_limits import Limits
 from connectors.wiseflow.simulated_shapes import Page

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from bridge.core.contracts import ApiCall, ApiReply, Call, SendingRule, SignedCall
 from bridge.core.events import Json
 from bridge.core.signing import canonical_json, sign
+from bridge.core.simulation import ApiCall, ApiReply, Call, SendingRule, SignedCall
 from connectors.wiseflow.simulated_api import Api, Credentials
 from connectors.wiseflow.simulated_day import HAPPENINGS, WEIGHTS, Told, announcements, handed_in
 from connectors.wiseflow.simulated_limits import Limits

@@ -13,22 +13,13 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from bridge.core.contracts import (
-    ApiAccess,
-    Found,
-    Inbound,
-    Notice,
-    Settings,
-    SourceApi,
-    Subscription,
-    TokenRequest,
-    Verified,
-)
 from bridge.core.errors import NotGenuine, PayloadError
 from bridge.core.events import Event
 from bridge.core.normalising import canonical
 from bridge.core.payload import Payload
+from bridge.core.settings import Settings
 from bridge.core.signing import Encoding, canonical_json, decode, matching_secret
+from bridge.core.source import ApiAccess, Found, Inbound, Notice, SourceApi, Subscription, TokenRequest, Verified
 from connectors.wiseflow import enriching, gathering, reconciling, subscribing
 from connectors.wiseflow.envelope import countable, dedupe_key, header, kind_of, plausible, read
 from connectors.wiseflow.kinds import KINDS

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from bridge.core.contracts import SourceApi, Subscription
 from bridge.core.errors import PayloadError, SourceRefused
 from bridge.core.payload import Payload
+from bridge.core.source import SourceApi, Subscription
 from connectors.wiseflow.calls import odd, unwrap
 
 WEBHOOKS: Final = "/webhooks"

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Any, Final
 
-from bridge.core.contracts import ApiCall, ApiReply
 from bridge.core.events import Json, stamp
+from bridge.core.simulation import ApiCall, ApiReply
 from connectors.xapi.statements import VERBS, moment, same
 
 _PATH: Final = "/xapi/statements"

@@ -14,9 +14,10 @@ from hashlib import sha1
 from typing import Any, Final
 from urllib.parse import quote
 
-from bridge.core.contracts import Message, Settings
 from bridge.core.errors import TargetError
 from bridge.core.events import Json
+from bridge.core.settings import Settings
+from bridge.core.target import Message
 
 _ADL: Final = "http://adlnet.gov/expapi/verbs"
 VERBS: Final[Mapping[str, str]] = {

@@ -19,9 +19,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from bridge.core.contracts import Answer, Ask, Conversation, Message, Outcome, Request, Settings, Verdict
 from bridge.core.errors import TargetError
 from bridge.core.events import Json
+from bridge.core.settings import Settings
+from bridge.core.target import Answer, Ask, Conversation, Message, Outcome, Request, Verdict
 from connectors.xapi.statements import VERBS, activity, agent, moment, same, statement, statement_id, verb
 
 _CONFLICT: Final = {"status": 409, "as": "ok"}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from bridge.core.contracts import ApiCall, ApiReply
 from bridge.core.events import Json
+from bridge.core.simulation import ApiCall, ApiReply
 
 _HOOK: Final = "/hooks/catch/123/abc/"
 _MOST_BYTES: Final = 10 * 1024 * 1024  # help.zapier.com/hc/en-us/articles/29972220283789

@@ -7,8 +7,8 @@ import re
 import threading
 from typing import Any, Final
 
-from bridge.core.contracts import ApiCall, ApiReply
 from bridge.core.events import Json
+from bridge.core.simulation import ApiCall, ApiReply
 
 TOKEN: Final = "1000.simulated"
 CLIENT: Final = ("zoho-client", "zoho-secret", "1000.refresh")

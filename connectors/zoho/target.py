@@ -14,9 +14,10 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from bridge.core.contracts import Answer, Ask, Conversation, Message, Outcome, Request, Settings, Verdict
 from bridge.core.errors import TargetError
 from bridge.core.events import Json
+from bridge.core.settings import Settings
+from bridge.core.target import Answer, Ask, Conversation, Message, Outcome, Request, Verdict
 
 Lookup = Generator[Ask, Answer, str | None]
 """Ends with Zoho's id of a contact, or None where there is none."""

@@ -17,8 +17,8 @@ from sqlalchemy import select
 from bridge.cli.app import campusbridge
 from bridge.cli.context import Context
 from bridge.config.configuration import load_configuration
-from bridge.core.contracts import Accepted, Challenge, Inbound
 from bridge.core.signing import sign
+from bridge.core.source import Accepted, Challenge, Inbound
 from bridge.engine.assembly import line_of, receiving, stages_of
 from bridge.engine.hints import Hints
 from bridge.engine.shipper import Lanes

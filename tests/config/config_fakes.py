@@ -8,20 +8,12 @@ from datetime import timedelta
 from pathlib import Path
 
 from bridge.config.connectors import target_connector
-from bridge.core.contracts import (
-    ApiAccess,
-    Challenge,
-    Inbound,
-    Notice,
-    SendingRule,
-    Settings,
-    SimulatedPlatform,
-    SourceApi,
-    Verified,
-)
 from bridge.core.errors import NotGenuine
 from bridge.core.events import Event, Json
 from bridge.core.manifest import SourceConnector, TargetConnector, source_manifest
+from bridge.core.settings import Settings
+from bridge.core.simulation import SendingRule, SimulatedPlatform
+from bridge.core.source import ApiAccess, Challenge, Inbound, Notice, SourceApi, Verified
 
 EXAM_SOURCE: Json = {
     "proof": "HMAC over the raw body",

@@ -17,7 +17,7 @@ from bridge.cli.context import Context
 from bridge.config.documents import read_document
 from bridge.config.own_connectors import own_connectors, schema_of_tests
 from bridge.config.validation import problems_of
-from bridge.core.contracts import Verdict
+from bridge.core.target import Verdict
 from bridge.engine.talk import talk
 from bridge.main import registry, web_app
 from bridge.outbound.guard import NetworkPolicy

@@ -14,8 +14,9 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from bridge.config.validation import with_defaults
-from bridge.core.contracts import Answer, Message, Outcome, Request, Settings, Verdict
 from bridge.core.manifest import TargetConnector
+from bridge.core.settings import Settings
+from bridge.core.target import Answer, Message, Outcome, Request, Verdict
 from bridge.engine.talk import Said, talk
 from bridge.flow.conversation import unique_key
 from bridge.ledger.database import Ledger

@@ -11,7 +11,7 @@ import pytest
 import requests
 from target_sending import TARGETS, Example, Way, told, way_to
 
-from bridge.core.contracts import Outcome, Verdict
+from bridge.core.target import Outcome, Verdict
 from bridge.testing.simulated_target import SimulatedTargetServer
 from connectors.cloudevents.simulator import Sink as EventSink
 from connectors.make.simulator import Make

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from target_sending import TARGETS, Example, Way, way_to
 
-from bridge.core.contracts import Message, Verdict
+from bridge.core.target import Message, Verdict
 from bridge.testing.simulated_target import SimulatedTargetServer
 from bridge.testing.target_cases import messages_of
 from bridge.testing.target_faults import Fault

@@ -19,11 +19,13 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from bridge.config.connectors import source_connector
-from bridge.core.contracts import Call, Challenge, Inbound, Settings, SignedCall, Verified
 from bridge.core.errors import NotGenuine, PayloadError
 from bridge.core.events import Event, Json
 from bridge.core.manifest import SourceConnector
+from bridge.core.settings import Settings
 from bridge.core.signing import sign
+from bridge.core.simulation import Call, SignedCall
+from bridge.core.source import Challenge, Inbound, Verified
 from bridge.flow.process import events_of
 from bridge.flow.receive import verify
 from connectors.edusign import simulator, source

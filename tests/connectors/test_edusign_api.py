@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 
 from bridge.config.connectors import source_connector
-from bridge.core.contracts import ApiCall, ApiReply, Call, Inbound, Settings, Verified
 from bridge.core.errors import SourceUnavailable
 from bridge.core.events import Event, Json
 from bridge.core.manifest import SourceConnector
 from bridge.core.nouns import Data, Group, Person, Session
+from bridge.core.settings import Settings
+from bridge.core.simulation import ApiCall, ApiReply, Call
+from bridge.core.source import Inbound, Verified
 from bridge.engine.process import completed
 from bridge.flow.process import enriched, events_of
 from bridge.outbound.source_api import Context, HttpSourceApi

@@ -14,7 +14,7 @@ from target_sending import Example, Way, way_to
 
 from bridge.config.configuration import load_configuration
 from bridge.config.mappings import fixture_events, load_mapping
-from bridge.core.contracts import Message, Outcome, Verdict
+from bridge.core.target import Message, Outcome, Verdict
 from bridge.main import registry
 from bridge.testing.simulated_target import SimulatedTargetServer
 from bridge.testing.target_faults import Fault

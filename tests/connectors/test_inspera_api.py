@@ -13,9 +13,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from bridge.config.connectors import source_connector
-from bridge.core.contracts import Call, Found, Gathering, Inbound, Reconciling, Settings, Subscribing, Verified
 from bridge.core.errors import SourceRefused, SourceUnavailable
 from bridge.core.events import Event
+from bridge.core.settings import Settings
+from bridge.core.simulation import Call
+from bridge.core.source import Found, Gathering, Inbound, Reconciling, Subscribing, Verified
 from bridge.flow.process import enriched, events_of
 from bridge.outbound.source_api import Context, HttpSourceApi
 from bridge.testing.conforming_simulator import simulated_settings

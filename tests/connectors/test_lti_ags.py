@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from bridge.config.validation import with_defaults
-from bridge.core.contracts import Message, Outcome, Settings, Verdict
+from bridge.core.settings import Settings
+from bridge.core.target import Message, Outcome, Verdict
 from bridge.engine.talk import talk
 from bridge.main import registry
 from bridge.outbound.guard import NetworkPolicy

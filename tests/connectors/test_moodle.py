@@ -12,7 +12,7 @@ import pytest
 import requests
 from target_sending import TARGETS, Example, Way, way_to
 
-from bridge.core.contracts import Message, Outcome, Verdict
+from bridge.core.target import Message, Outcome, Verdict
 from bridge.testing.simulated_target import SimulatedTargetServer
 from bridge.testing.target_cases import messages_of
 from bridge.testing.target_faults import Fault

@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from bridge.config.validation import with_defaults
-from bridge.core.contracts import Answer, Message, Outcome, Request, Settings, Verdict
+from bridge.core.settings import Settings
+from bridge.core.target import Answer, Message, Outcome, Request, Verdict
 from bridge.engine.talk import talk
 from bridge.flow.conversation import unique_key
 from bridge.main import registry

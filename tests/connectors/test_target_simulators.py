@@ -31,7 +31,7 @@ from target_sending import (
     way_to,
 )
 
-from bridge.core.contracts import Outcome, Verdict
+from bridge.core.target import Outcome, Verdict
 from bridge.testing.simulated_target import SimulatedTargetServer
 from bridge.testing.target_faults import ELSEWHERE, Fault
 

@@ -22,8 +22,9 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 import connectors
 from bridge.config.connectors import target_connector
-from bridge.core.contracts import Answer, Ask, Message, Outcome, Request, Settings
 from bridge.core.errors import TargetError
+from bridge.core.settings import Settings
+from bridge.core.target import Answer, Ask, Message, Outcome, Request
 from bridge.flow.conversation import conversation
 from bridge.flow.judge import AnswerLost, outcome_of
 from bridge.outbound.auth import authorised

@@ -21,10 +21,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from bridge.config.connectors import source_connector
-from bridge.core.contracts import ApiCall, Call, Inbound, Settings, Verified
 from bridge.core.errors import NotGenuine, PayloadError, SourceRefused, SourceUnavailable
 from bridge.core.events import Event, Json
 from bridge.core.payload import Payload
+from bridge.core.settings import Settings
+from bridge.core.simulation import ApiCall, Call
+from bridge.core.source import Inbound, Verified
 from bridge.flow.process import enriched, events_of
 from bridge.testing.offline import Offline
 from connectors.wise import nouns, simulator, source

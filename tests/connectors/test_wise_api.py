@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from bridge.config.connectors import source_connector
-from bridge.core.contracts import Call, Found, Settings, Verified
 from bridge.core.errors import SourceUnavailable
 from bridge.core.events import Event, Json, stamp
 from bridge.core.nouns import Course, Enrolment, Person, Session
+from bridge.core.settings import Settings
+from bridge.core.simulation import Call
+from bridge.core.source import Found, Verified
 from bridge.flow.process import enriched, events_of
 from bridge.flow.receive import verify
 from bridge.flow.reconcile import delivery_of, marked

@@ -18,11 +18,13 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from bridge.config.connectors import source_connector
-from bridge.core.contracts import ApiCall, ApiReply, Inbound, Settings, SignedCall, Verified
 from bridge.core.errors import BridgeError, NotGenuine, PayloadError, SourceUnavailable
 from bridge.core.events import Event, Json
 from bridge.core.payload import Payload
+from bridge.core.settings import Settings
 from bridge.core.signing import sign
+from bridge.core.simulation import ApiCall, ApiReply, SignedCall
+from bridge.core.source import Inbound, Verified
 from bridge.flow.process import events_of
 from bridge.testing.offline import Offline
 from connectors.wiseflow import marks, simulator, source

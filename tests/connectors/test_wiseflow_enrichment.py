@@ -10,9 +10,9 @@ from itertools import islice
 import pytest
 from wiseflow_parts import CONNECTOR, SETTINGS, Bridge, bridge
 
-from bridge.core.contracts import Answer
 from bridge.core.errors import SourceUnavailable
 from bridge.core.events import Event
+from bridge.core.target import Answer
 from bridge.testing.simulated_api import is_call
 from connectors.wiseflow.simulated_world import Flow, Paper
 

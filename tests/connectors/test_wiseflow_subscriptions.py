@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from wiseflow_parts import SETTINGS, bridge
 
-from bridge.core.contracts import Subscription
 from bridge.core.errors import SourceRefused, SourceUnavailable
+from bridge.core.source import Subscription
 from connectors.wiseflow import source
 
 URL = "https://bridge.example.test/hooks/wiseflow-main"

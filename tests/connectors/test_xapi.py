@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from target_sending import TARGETS, Example, Way, way_to
 
-from bridge.core.contracts import Message, Outcome, Verdict
+from bridge.core.target import Message, Outcome, Verdict
 from bridge.testing.simulated_target import SimulatedTargetServer
 from bridge.testing.target_faults import Fault
 from connectors.xapi import simulator

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from target_sending import Example, Way, way_to
 
-from bridge.core.contracts import Message, Outcome
+from bridge.core.target import Message, Outcome
 from bridge.main import registry
 from bridge.testing.simulated_target import SimulatedTargetServer
 from bridge.testing.target_faults import Fault

@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from bridge.config.connectors import source_connector
-from bridge.core.contracts import Call, Found, Inbound, Verified
 from bridge.core.events import Event
 from bridge.core.payload import Payload
 from bridge.core.signing import canonical_json
+from bridge.core.simulation import Call
+from bridge.core.source import Found, Inbound, Verified
 from bridge.flow.process import enriched, events_of
 from bridge.outbound.source_api import Context, HttpSourceApi, Platform
 from bridge.testing.conforming_simulator import as_inbound, simulated_settings

@@ -18,7 +18,8 @@ from sqlalchemy import select
 from watching import Make, dead_letters, wait_for
 
 from bridge.config.configuration import load_configuration
-from bridge.core.contracts import Call, Inbound, Verified
+from bridge.core.simulation import Call
+from bridge.core.source import Inbound, Verified
 from bridge.flow.process import events_of
 from bridge.ledger.reading import closing
 from bridge.ledger.tables import events

@@ -14,8 +14,10 @@ from typing import Any
 from sqlalchemy import Row, select
 
 from bridge.config.configuration import load_configuration
-from bridge.core.contracts import Accepted, Call, Challenge, Inbound, Settings, SimulatedPlatform
 from bridge.core.manifest import SourceConnector, TargetConnector
+from bridge.core.settings import Settings
+from bridge.core.simulation import Call, SimulatedPlatform
+from bridge.core.source import Accepted, Challenge, Inbound
 from bridge.engine.deliver import DeliverStage
 from bridge.engine.destination import Destination
 from bridge.engine.line import Line, SourceLine, TargetLine

@@ -14,27 +14,15 @@ from typing import Any, cast
 from engine_parts import EVERYTHING, TARGET
 from sqlalchemy import Row, select
 
-from bridge.core.contracts import (
-    Accepted,
-    ApiAccess,
-    ApiCall,
-    ApiReply,
-    Found,
-    Inbound,
-    Notice,
-    Settings,
-    SimulatedPlatform,
-    Simulator,
-    Source,
-    SourceApi,
-    Verified,
-)
 from bridge.core.events import Event, stamp
 from bridge.core.manifest import SourceConnector, TargetConnector, source_manifest
 from bridge.core.normalising import canonical
 from bridge.core.nouns import Change, Data, Submission
 from bridge.core.payload import Payload
+from bridge.core.settings import Settings
 from bridge.core.signing import fingerprint
+from bridge.core.simulation import ApiCall, ApiReply, SimulatedPlatform, Simulator
+from bridge.core.source import Accepted, ApiAccess, Found, Inbound, Notice, Source, SourceApi, Verified
 from bridge.engine.deliver import DeliverStage
 from bridge.engine.destination import Destination
 from bridge.engine.line import Line, SourceLine, TargetLine

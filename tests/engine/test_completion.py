@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from engine_parts import PAPERS, Parts, parts_for
 
-from bridge.core.contracts import SourceApi
 from bridge.core.events import Event
 from bridge.core.payload import Payload
+from bridge.core.source import SourceApi
 from bridge.flow.mapping import compile_mapping
 from bridge.ledger.database import Ledger
 

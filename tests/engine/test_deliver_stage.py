@@ -15,7 +15,7 @@ import pytest
 from engine_parts import EVERYTHING, PAPERS, TARGET, BrokenTarget, Parts, Recorder, parts_for
 from sqlalchemy import update
 
-from bridge.core.contracts import Call
+from bridge.core.simulation import Call
 from bridge.engine.batches import MAX_STARTS
 from bridge.flow.deliver import Patience
 from bridge.ledger.byhand import retry

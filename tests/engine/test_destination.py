@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select, update
 
-from bridge.core.contracts import Settings
 from bridge.core.manifest import TargetConnector, target_manifest
+from bridge.core.settings import Settings
 from bridge.engine.deliver import DeliverStage
 from bridge.engine.destination import RETRIES, Destination
 from bridge.engine.line import Line, TargetLine

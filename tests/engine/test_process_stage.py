@@ -14,8 +14,8 @@ import pytest
 from engine_parts import EVERYTHING, PAPERS, SECRET, SOURCE, TARGET, BrokenSource, Parts, parts_for
 from sqlalchemy import update
 
-from bridge.core.contracts import Call
 from bridge.core.signing import sign
+from bridge.core.simulation import Call
 from bridge.engine.batches import MAX_STARTS
 from bridge.ledger.byhand import replay
 from bridge.ledger.database import Ledger, moment

@@ -14,9 +14,9 @@ import pytest
 from engine_parts import soon
 from reconcile_parts import CODE, CONNECTOR, NOW, SOURCE, Office, office
 
-from bridge.core.contracts import Found, Source
 from bridge.core.errors import SourceRefused, SourceUnavailable
 from bridge.core.events import stamp
+from bridge.core.source import Found, Source
 from bridge.engine.duties import Duties, Duty
 from bridge.engine.reconcile import Account, Stopped
 from bridge.flow.reconcile import compare

@@ -14,7 +14,7 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy import delete, select
 
-from bridge.core.contracts import Accepted, Inbound, Verified
+from bridge.core.source import Accepted, Inbound, Verified
 from bridge.engine.hints import Hints
 from bridge.engine.shipper import BATCH, Lanes, Shipper
 from bridge.journal.reader import oldest_record, segments

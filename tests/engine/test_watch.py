@@ -16,21 +16,11 @@ from sqlalchemy import select
 from structlog.testing import capture_logs
 
 from bridge.config.configuration import load_configuration
-from bridge.core.contracts import (
-    Accepted,
-    ApiAccess,
-    ApiCall,
-    ApiReply,
-    Inbound,
-    Settings,
-    Simulator,
-    Source,
-    SourceApi,
-    Subscription,
-    Verified,
-)
 from bridge.core.errors import PayloadError
 from bridge.core.manifest import SourceConnector, source_manifest
+from bridge.core.settings import Settings
+from bridge.core.simulation import ApiCall, ApiReply, Simulator
+from bridge.core.source import Accepted, ApiAccess, Inbound, Source, SourceApi, Subscription, Verified
 from bridge.engine.assembly import sources_of
 from bridge.engine.line import SourceLine
 from bridge.engine.subscriptions import carry_out, desk_of, listed, plan_for, remove_ours

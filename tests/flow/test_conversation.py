@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from bridge.core.contracts import Answer, Message, Outcome, Request, Settings, Verdict
 from bridge.core.manifest import TargetConnector, target_manifest
+from bridge.core.settings import Settings
+from bridge.core.target import Answer, Message, Outcome, Request, Verdict
 from bridge.engine.talk import Said, talk
 from bridge.flow.judge import AnswerLost, NotSent
 
@@ -167,7 +168,7 @@ def test_a_connectors_bug_is_an_outcome_and_after_a_change_an_open_question() ->
         def converse(self, messages: Sequence[Message], settings: Settings) -> Any:
             if settings.options.get("early"):
                 raise LookupError("ada@example.test")
-            from bridge.core.contracts import Ask
+            from bridge.core.target import Ask
 
             yield Ask(request=Request(method="POST", url="https://crm.example/x"))
             raise LookupError("ada@example.test")

@@ -10,9 +10,10 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from bridge.core.contracts import Message, Request, Settings
 from bridge.core.errors import TargetError
 from bridge.core.manifest import TargetConnector, target_manifest
+from bridge.core.settings import Settings
+from bridge.core.target import Message, Request
 from bridge.flow.conversation import conversation
 
 EVENT = {"id": "e1", "type": "edu.grade.published.v1", "data": {"grade": {"label": "10"}, "person": None}}

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from bridge.core.contracts import Answer, Ask, Message, Outcome, Request, Settings, Verdict
 from bridge.core.manifest import Operation, TargetConnector, target_manifest
+from bridge.core.settings import Settings
+from bridge.core.target import Answer, Ask, Message, Outcome, Request, Verdict
 from bridge.flow.judge import (
     AnswerLost,
     NotSent,

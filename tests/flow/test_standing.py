@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.core.contracts import Outcome, Verdict
+from bridge.core.target import Outcome, Verdict
 from bridge.flow.standing import FAILURES, FINE, FOREVER, Standing, State, after_answer, after_patience
 
 NOW = 1_780_000_000.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.core.contracts import Subscription
+from bridge.core.source import Subscription
 from bridge.flow.subscribing import hook_url, is_at, planned
 
 URL = "https://bridge.example.edu/hooks/exams"

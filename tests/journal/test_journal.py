@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.core.contracts import Accepted, Inbound, Verified
 from bridge.core.errors import StorageUnavailable
+from bridge.core.source import Accepted, Inbound, Verified
 from bridge.journal.reader import Found, note_shipped, oldest_record, read, segments, sole_reader
 from bridge.journal.record import MAGIC, encode, scan
 from bridge.journal.writer import JournalWriter

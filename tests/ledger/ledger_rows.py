@@ -8,8 +8,8 @@ from typing import Any
 
 from sqlalchemy import Row, select
 
-from bridge.core.contracts import Accepted, Inbound, Verified
 from bridge.core.events import Event, idempotency_key
+from bridge.core.source import Accepted, Inbound, Verified
 from bridge.ledger.accepting import Arrival, accept
 from bridge.ledger.database import Ledger, milliseconds
 from bridge.ledger.delivering import Attempt, Head, Result

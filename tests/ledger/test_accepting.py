@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import func, select
 
-from bridge.core.contracts import Accepted, Inbound, Verified
+from bridge.core.source import Accepted, Inbound, Verified
 from bridge.ledger.accepting import Arrival, accept, accept_one, positions
 from bridge.ledger.database import Ledger
 from bridge.ledger.figures import totals

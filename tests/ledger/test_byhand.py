@@ -84,7 +84,7 @@ def test_a_delivery_is_replayed_by_its_own_id_its_event_or_its_repeat(ledger: Le
 
     from ledger_rows import START
 
-    from bridge.core.contracts import Accepted, Inbound, Verified
+    from bridge.core.source import Accepted, Inbound, Verified
     from bridge.ledger.accepting import Arrival
 
     again = Inbound(id="id-again", source="wiseflow-main", received_at=START, headers={}, query={}, body=b"{}")

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from token_server import LOCAL, Platform, as_json, form_of, settings
 
-from bridge.core.contracts import Request
 from bridge.core.errors import CredentialsRefused, DestinationForbidden, TargetError
+from bridge.core.target import Request
 from bridge.flow.judge import NotSent
 from bridge.outbound.auth import authorised
 from bridge.outbound.guard import NetworkPolicy

@@ -17,8 +17,8 @@ from sqlalchemy import select, text, update
 from token_server import LOCAL, Platform, as_json, form_of, settings
 from valkeys import Valkey
 
-from bridge.core.contracts import Answer, Request
 from bridge.core.errors import CredentialsRefused, TargetError
+from bridge.core.target import Answer, Request
 from bridge.flow.judge import NotSent
 from bridge.ledger.database import Ledger
 from bridge.ledger.tables import credentials
@@ -32,7 +32,8 @@ from bridge.testing.answering import Asked, Reply
 
 WORKER = """
 import json, sys
-from bridge.core.contracts import Request, Settings
+from bridge.core.settings import Settings
+from bridge.core.target import Request
 from bridge.ledger.database import Ledger
 from bridge.outbound.guard import NetworkPolicy
 from bridge.outbound.target import target_sender

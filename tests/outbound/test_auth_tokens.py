@@ -17,8 +17,8 @@ from redis import Redis
 from token_server import LOCAL, Platform, as_json, settings
 from valkeys import Valkey
 
-from bridge.core.contracts import Answer, Request
 from bridge.core.errors import CredentialsRefused
+from bridge.core.target import Answer, Request
 from bridge.flow.judge import NotSent
 from bridge.outbound.guard import NetworkPolicy
 from bridge.outbound.login import Login
@@ -35,7 +35,7 @@ import json, sys
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from bridge.core.contracts import Request
+from bridge.core.target import Request
 from bridge.outbound.guard import NetworkPolicy
 from bridge.outbound.login import Login
 from bridge.outbound.session import GuardedSession

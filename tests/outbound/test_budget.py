@@ -14,9 +14,9 @@ from dataclasses import replace
 import pytest
 from valkeys import Valkey
 
-from bridge.core.contracts import Answer, Request
 from bridge.core.errors import SourceUnavailable
 from bridge.core.manifest import Rate
+from bridge.core.target import Answer, Request
 from bridge.engine.owners import is_dead, this_process
 from bridge.flow.judge import AnswerLost
 from bridge.main import registry

@@ -8,8 +8,8 @@ import pytest
 from loopback import serving
 from werkzeug.wrappers import Response
 
-from bridge.core.contracts import Request
 from bridge.core.errors import DestinationForbidden
+from bridge.core.target import Request
 from bridge.flow.judge import NotSent
 from bridge.flow.network import check_destination
 from bridge.outbound.guard import NetworkPolicy, check_url, checked_addresses, system_resolve

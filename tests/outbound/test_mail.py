@@ -13,8 +13,8 @@ import pytest
 from authority import Authority
 from mail_servers import HOST, Box, plain, reciting, serving_mail
 
-from bridge.core.contracts import Request
 from bridge.core.errors import CredentialsRefused, DestinationForbidden, TargetError
+from bridge.core.target import Request
 from bridge.flow.judge import AnswerLost, NotSent
 from bridge.flow.network import NetworkPolicy, Transport
 from bridge.outbound.mail import Credentials, Mailer, is_mail

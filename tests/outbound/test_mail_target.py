@@ -19,7 +19,8 @@ from werkzeug.wrappers import Response
 
 from bridge.config.configuration import read_configuration
 from bridge.config.validation import with_defaults
-from bridge.core.contracts import Message, Outcome, Settings, Verdict
+from bridge.core.settings import Settings
+from bridge.core.target import Message, Outcome, Verdict
 from bridge.engine.talk import talk
 from bridge.flow.network import NetworkPolicy, Transport
 from bridge.main import registry

@@ -15,9 +15,10 @@ import pytest
 from valkeys import Valkey
 
 from bridge.config.configuration import load_configuration
-from bridge.core.contracts import Answer, Ask, Request, Settings, Verdict
 from bridge.core.errors import CredentialsRefused, DestinationForbidden, TargetError
 from bridge.core.manifest import Rate
+from bridge.core.settings import Settings
+from bridge.core.target import Answer, Ask, Request, Verdict
 from bridge.engine.assembly import line_of
 from bridge.engine.hints import Hints
 from bridge.flow.judge import AnswerLost, NotSent, NoTurn, outcome_of_silence

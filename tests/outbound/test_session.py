@@ -20,8 +20,8 @@ from loopback import LOCAL, keeping, read_request, serving, talking
 from werkzeug.wrappers import Request as Incoming
 from werkzeug.wrappers import Response
 
-from bridge.core.contracts import Request
 from bridge.core.errors import DestinationForbidden, TargetError
+from bridge.core.target import Request
 from bridge.flow.judge import AnswerLost, NoAnswer, NotSent
 from bridge.flow.network import Transport
 from bridge.outbound.adapter import IDLE_SECONDS

@@ -15,9 +15,10 @@ import pytest
 from loopback import LOCAL, Server, serving
 from werkzeug.wrappers import Request, Response
 
-from bridge.core.contracts import ApiAccess, Settings, TokenRequest
 from bridge.core.errors import SourceRefused, SourceUnavailable
 from bridge.core.payload import Payload
+from bridge.core.settings import Settings
+from bridge.core.source import ApiAccess, TokenRequest
 from bridge.outbound.budget import Rules
 from bridge.outbound.gate import Gate
 from bridge.outbound.guard import NetworkPolicy

@@ -15,8 +15,10 @@ from werkzeug.wrappers import Request as Incoming
 from werkzeug.wrappers import Response
 
 from bridge.config.configuration import read_configuration
-from bridge.core.contracts import ApiAccess, Request, Settings, TokenRequest
 from bridge.core.errors import BridgeError, DestinationForbidden, SourceUnavailable, TargetError
+from bridge.core.settings import Settings
+from bridge.core.source import ApiAccess, TokenRequest
+from bridge.core.target import Request
 from bridge.flow.judge import NoAnswer
 from bridge.flow.network import check_destination
 from bridge.main import registry

@@ -15,8 +15,8 @@ from loopback import serving
 from valkeys import Valkey
 from werkzeug.wrappers import Request, Response
 
-from bridge.core.contracts import TokenRequest
 from bridge.core.errors import SourceUnavailable
+from bridge.core.source import TokenRequest
 from bridge.outbound.tokens import Token, TokenCache
 
 REQUEST = TokenRequest(url="https://auth.example/token", form={"client_id": "a", "client_secret": "hush"})
@@ -66,7 +66,8 @@ import sys
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from bridge.core.contracts import ApiAccess, Settings, TokenRequest
+from bridge.core.settings import Settings
+from bridge.core.source import ApiAccess, TokenRequest
 from bridge.outbound.budget import Rules
 from bridge.outbound.gate import Gate
 from bridge.outbound.guard import NetworkPolicy

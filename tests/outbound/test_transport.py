@@ -17,8 +17,8 @@ from authority import Authority
 from loopback import Server, read_request, serving, talking
 from werkzeug.wrappers import Response
 
-from bridge.core.contracts import Request
 from bridge.core.errors import DestinationForbidden
+from bridge.core.target import Request
 from bridge.flow.judge import NotSent
 from bridge.flow.network import NetworkPolicy, Proxy, Transport
 from bridge.outbound.session import GuardedSession, Limits

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl
 
-from bridge.core.contracts import Request, Settings
+from bridge.core.settings import Settings
+from bridge.core.target import Request
 from bridge.outbound.guard import NetworkPolicy
 from bridge.testing.answering import Asked, LocalServer, Reply
 

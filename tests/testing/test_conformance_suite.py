@@ -15,25 +15,14 @@ import pytest
 from toy import simulator, source
 
 from bridge.config.connectors import source_connector
-from bridge.core.contracts import (
-    ApiAccess,
-    ApiCall,
-    ApiReply,
-    Call,
-    Challenge,
-    Inbound,
-    Notice,
-    Settings,
-    Simulator,
-    Source,
-    SourceApi,
-    Verified,
-)
 from bridge.core.errors import NotGenuine, PayloadError, SourceUnavailable
 from bridge.core.events import Enrichment, Event
 from bridge.core.manifest import SourceConnector
 from bridge.core.payload import Payload
+from bridge.core.settings import Settings
 from bridge.core.signing import sign
+from bridge.core.simulation import ApiCall, ApiReply, Call, Simulator
+from bridge.core.source import ApiAccess, Challenge, Inbound, Notice, Source, SourceApi, Verified
 from bridge.testing.conformance import QUESTIONS, complaints
 
 FOLDER = Path(__file__).parent / "toy"

@@ -12,9 +12,9 @@ import pytest
 from toy import simulator, source
 
 from bridge.config.connectors import source_connector
-from bridge.core.contracts import Source, SourceApi
 from bridge.core.errors import SourceUnavailable
 from bridge.core.events import Event
+from bridge.core.source import Source, SourceApi
 from bridge.testing.conforming_simulator import simulated_settings
 from bridge.testing.scenes import begin, rehearsals, scenes
 from bridge.testing.simulated_api import always, is_call, once, simulated_api

@@ -14,8 +14,8 @@ from itertools import islice
 import pytest
 from toy import simulator
 
-from bridge.core.contracts import Call, SendingRule
 from bridge.core.signing import matching_secret
+from bridge.core.simulation import Call, SendingRule
 from bridge.testing.answering import Asked, LocalServer, Reply
 from bridge.testing.sender import Account, Plan, Sender
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from bridge.core.contracts import Accepted, Inbound, Verified
 from bridge.core.events import Event
+from bridge.core.source import Accepted, Inbound, Verified
 from bridge.ledger.accepting import Arrival, accept
 from bridge.ledger.api_tokens import create_token
 from bridge.ledger.database import Ledger

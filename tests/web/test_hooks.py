@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import select
 from web_parts import MAX_BODY, SECRET, Client, Web, build, genuine, signed_bytes
 
-from bridge.core.contracts import Accepted, SignedCall
 from bridge.core.errors import StorageUnavailable
+from bridge.core.simulation import SignedCall
+from bridge.core.source import Accepted
 from bridge.journal.reader import read, segments
 from bridge.journal.writer import JournalWriter
 from bridge.ledger.database import Ledger

@@ -16,9 +16,11 @@ from typing import Any
 from werkzeug.serving import make_server
 
 from bridge.config.configuration import load_configuration
-from bridge.core.contracts import Accepted, Settings, SignedCall
 from bridge.core.manifest import SourceConnector
+from bridge.core.settings import Settings
 from bridge.core.signing import sign
+from bridge.core.simulation import SignedCall
+from bridge.core.source import Accepted
 from bridge.engine.assembly import receiving
 from bridge.engine.hints import Hints
 from bridge.engine.shipper import Lanes

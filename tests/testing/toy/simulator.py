@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from datetime import datetime
 from itertools import count
 
-from bridge.core.contracts import ApiCall, ApiReply, Call, SendingRule, SignedCall
 from bridge.core.events import Json
 from bridge.core.signing import sign as signature
+from bridge.core.simulation import ApiCall, ApiReply, Call, SendingRule, SignedCall
 
 RULE = SendingRule(success=range(200, 300), timeout=5.0, retries=(1.0, 2.0, 4.0))
 KINDS = ("hand-in", "take-back")

@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
 
-from bridge.core.contracts import ApiAccess, Challenge, Inbound, Notice, Settings, SourceApi, TokenRequest, Verified
 from bridge.core.errors import NotGenuine, PayloadError, SourceUnavailable
 from bridge.core.events import Event
 from bridge.core.normalising import canonical
 from bridge.core.nouns import Data, Person, Submission
 from bridge.core.payload import Payload
+from bridge.core.settings import Settings
 from bridge.core.signing import fingerprint, matching_secret
+from bridge.core.source import ApiAccess, Challenge, Inbound, Notice, SourceApi, TokenRequest, Verified
 
 SETTLING = timedelta(seconds=30)
 TYPES = {"hand-in": "submission.submitted", "take-back": "submission.withdrawn"}
