@@ -11,11 +11,28 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
+from xdist.scheduler import LoadScopeScheduling
 
 from bridge.ledger.database import Ledger
+
+
+class _Shares(LoadScopeScheduling):  # type: ignore[misc]
+    """Tests that share a running bridge stay with one process of the test run; of the others each goes where one is
+    free.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        return module if "/e2e/" in module else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """How the tests are shared out."""
+    return _Shares(config, log)
 
 
 def _postgresql_programs() -> Path:

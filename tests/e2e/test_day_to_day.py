@@ -20,7 +20,7 @@ from bridge.ledger.reading import find_event
 from bridge.testing.campus import Campus, Day
 from bridge.testing.target_server import TargetServer, serve_target
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
+pytestmark = pytest.mark.e2e
 
 TAKE_UP_SECONDS = 5.0
 Messages = dict[str, dict[str, Any]]

@@ -8,7 +8,7 @@ from watching import Make
 
 from bridge.config.shipped import shipped_mappings
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
+pytestmark = pytest.mark.e2e
 
 
 def test_kill_9_of_each_process_in_a_burst_loses_nothing(make_campus: Make) -> None:

@@ -22,7 +22,7 @@ from bridge.engine.embedded import ensure, release, running
 from bridge.testing.campus import Campus, Day
 from bridge.testing.sender import Sender
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
+pytestmark = pytest.mark.e2e
 
 OUTAGE_SECONDS = float(os.environ.get("CAMPUSBRIDGE_OUTAGE_SECONDS", "8"))
 EVERYTHING = {

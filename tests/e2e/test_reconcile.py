@@ -28,7 +28,7 @@ from bridge.testing.account import Plan
 from bridge.testing.campus import Campus
 from bridge.testing.sender import Sender
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
+pytestmark = pytest.mark.e2e
 
 EVERYTHING = {
     "version": 1,

@@ -13,7 +13,7 @@ from watching import Make, alive, ask, children, eventually, family, kill, kille
 from bridge.engine.embedded import running
 from bridge.testing.campus import Campus
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
+pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")

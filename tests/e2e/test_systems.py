@@ -19,7 +19,7 @@ from bridge.testing.campus import Campus, Day
 from bridge.testing.simulated_target import SimulatedTargetServer
 from bridge.testing.target_faults import Fault
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
+pytestmark = pytest.mark.e2e
 
 MAPPINGS = ("people-to-hubspot", "grades-to-hubspot", "revoked-grades-to-hubspot", "certificates-to-hubspot")
 

@@ -15,7 +15,7 @@ from watching import Make, account_for, alive, ask, eventually, family, oldest, 
 from bridge.config.shipped import shipped_mappings
 from bridge.testing.campus import Day
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
+pytestmark = pytest.mark.e2e
 
 ROUNDS = int(os.environ.get("CAMPUSBRIDGE_SOAK_ROUNDS", "10"))
 PLATFORMS = ("edusign", "inspera", "wise", "wiseflow")
