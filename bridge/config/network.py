@@ -15,7 +15,7 @@ from bridge.config.documents import Document, Steps
 from bridge.config.schema import bridge_schema, source_schema, target_schema
 from bridge.core.errors import Problem
 from bridge.core.manifest import SourceConnector, TargetConnector
-from bridge.flow.network import NetworkPolicy, Proxy, Refused, Transport, check_destination
+from bridge.flow.network import NetworkPolicy, Proxy, Refused, Transport, check_destination, check_mail_server
 
 
 def network_problems(
@@ -49,7 +49,10 @@ def policy_of(network: Mapping[str, Any]) -> NetworkPolicy:
 def refused(url: str, policy: NetworkPolicy) -> Refused | None:
     """Why no call could go to a URL, as far as the URL tells."""
     try:
-        check_destination(url, policy)
+        if url.startswith(("smtp://", "smtps://")):
+            check_mail_server(url, policy)
+        else:
+            check_destination(url, policy)
     except Refused as refusal:
         return refusal
     return None

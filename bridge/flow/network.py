@@ -10,6 +10,7 @@ exactly; private networks (RFC 1918, CGNAT, ULA) open with one setting, because 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -79,6 +80,9 @@ _OTHER_PROTOCOLS: Final = frozenset(
     | {6379, 6380, 11211, 27017}
 )
 
+_MAIL_PORTS: Final = frozenset({25, 465, 587, 2525})
+_MAIL_SCHEMES: Final = {"smtp": 587, "smtps": 465}
+
 _START: Final = re.compile(r"https?://", re.IGNORECASE)
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _LABELS: Final = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?")
@@ -115,11 +119,31 @@ def check_destination(url: str, policy: NetworkPolicy) -> tuple[str, int]:
 
     Raises Refused with what would allow it.
     """
+    return _checked(url, policy, _OTHER_PROTOCOLS)
+
+
+def check_mail_server(url: str, policy: NetworkPolicy) -> tuple[str, int, bool]:
+    """Host and port of smtp://host:587 (STARTTLS) or smtps://host:465, and whether TLS begins with the first byte.
+
+    The ports of mail are what is wanted here; all else is judged, and raises Refused, as with every URL.
+    """
+    scheme, _, place = url.partition("://")
+    if scheme not in _MAIL_SCHEMES:
+        raise Refused(_URL, "must start with smtp:// or smtps://")
+    place = place.rstrip("/")
+    with suppress(ValueError):  # what cannot be read is refused below
+        if urlsplit(f"//{place}").port is None:
+            place += f":{_MAIL_SCHEMES[scheme]}"
+    host, port = _checked(f"https://{place}", policy, _OTHER_PROTOCOLS - _MAIL_PORTS)
+    return host, port, scheme == "smtps"
+
+
+def _checked(url: str, policy: NetworkPolicy, closed: frozenset[int]) -> tuple[str, int]:
     host, port = check_url(url)
     entries = _entries(policy.allow_hosts)
     if (host, port) in entries:
         return host, port
-    if port in _OTHER_PROTOCOLS:
+    if port in closed:
         raise Refused(host, f"is called on port {port}, which belongs to another protocol", _NAME_PORT)
     if (host, None) in entries:
         return host, port

@@ -21,17 +21,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import urlsplit
 
 from bridge.core.errors import CredentialsRefused, TargetError
 from bridge.core.target import Answer, Request
 from bridge.flow.judge import AnswerLost, NotSent
-from bridge.flow.network import NetworkPolicy, check_destination, check_url
+from bridge.flow.network import NetworkPolicy, check_mail_server
 from bridge.outbound.guard import Resolve, checked_addresses, system_resolve
 from bridge.outbound.session import TARGET_LIMITS, Limits, tls_context
 
-_PORTS: Final = {"smtp": 587, "smtps": 465}
-_OF_MAIL: Final = frozenset({25, 465, 587, 2525})
 _PARTING_SECONDS: Final = 2.0
 _ENHANCED: Final = re.compile(rb"[245]\.\d{1,3}\.\d{1,3}\b")
 _DOTS: Final = re.compile(rb"^\.", re.MULTILINE)
@@ -65,7 +62,7 @@ class Mailer:
         Raises NotSent up to the last byte of the message and AnswerLost after it, DestinationForbidden,
         CredentialsRefused and TargetError.
         """
-        host, port, encrypted = self._destination(request.url)
+        host, port, encrypted = check_mail_server(request.url, self.policy)
         sender, recipients = _envelope(request)
         hello = sender.rpartition("@")[2]
         try:
@@ -88,18 +85,6 @@ class Mailer:
             return _answer(refused.smtp_code, refused.smtp_error, "login" if _is_login(refused) else "greeting")
         except (smtplib.SMTPException, OSError) as error:
             raise NotSent(_words(host, error)) from None
-
-    def _destination(self, url: str) -> tuple[str, int, bool]:
-        """Host, port, and whether TLS begins with the first byte. The rules for hosts are those of every URL."""
-        scheme, _, place = url.partition("://")
-        try:
-            port = urlsplit(url).port or _PORTS[scheme]
-        except (ValueError, KeyError):
-            raise TargetError("url: expected smtp://host:port or smtps://host:port") from None
-        as_https = f"https://{place}"
-        # The ports of mail are closed to HTTP and are what is wanted here; the addresses are judged either way.
-        host, _ = check_url(as_https) if port in _OF_MAIL else check_destination(as_https, self.policy)
-        return host, port, scheme == "smtps"
 
     def _secured(self, server: smtplib.SMTP, trust: ssl.SSLContext, *names: str) -> bool:
         server.ehlo_or_helo_if_needed()

@@ -209,6 +209,13 @@ def test_a_server_that_offers_no_starttls_gets_nothing_unless_that_was_wanted() 
         ("mail.example.org:587", "smtp://host:587"),
         ("https://mail.example.org", "smtp://host:587"),
         ("smtp://bridge:s3cret@mail.example.org", "smtp://host:587"),
+        ("smtp://localhost", "leads to this very host"),
+        ("smtps://[::1]:465", "loopback"),
+        ("smtp://0x7f.1:25", "loopback"),
+        ("smtp://10.1.2.3:25", "network.allow_private"),
+        ("smtp://169.254.169.254", "metadata"),
+        ("smtp://mail.example.org:6379", "another protocol"),
+        ("smtp://mail.example.org:99999", "cannot be read"),
     ],
 )
 def test_settings_say_where_mail_goes(tmp_path: Path, url: str, said: str) -> None:
