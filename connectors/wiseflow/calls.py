@@ -84,7 +84,8 @@ def ask(
 
 
 def _told(answer: Payload, path: str) -> Payload | None:
-    if path in _WRAPPED_LISTS and isinstance(answer.value, list):
+    # Scales are described as wrapped, beside /license/info, which is not: both are read, but every licence has some.
+    if isinstance(answer.value, list) and (path in _WRAPPED_LISTS or (path == SCALES and not answer.value)):
         raise odd(PayloadError(f"GET {path} $", "an object"))
     found = unwrap(Payload(answer.value, f"GET {path} $"))
     if found is not None and not isinstance(found.value, list if path in _LISTS else dict):

@@ -1,4 +1,4 @@
-"""Completes many events of one flow from its lists: 100 participants, 100 submissions, 50 assessments with one call.
+"""Completes many events of one flow from its lists: 100 participants or submissions, or all assessments, in one call.
 
 WISEflow allows 5,000 calls a minute; asked for one by one, the hand-ins of a large exam would take it for an hour.
 Only what agrees with its webhook is offered: an entry that does not yet is asked for by itself, and not from memory.

@@ -87,9 +87,11 @@ def recorded(event: Event, api: SourceApi) -> Event:
 
 
 def own_entry(submission: Payload, participant: str | None) -> Payload | None:
-    """The participant's own entry of a submission; several share a group's."""
+    """The participant's own entry of a submission; several share a group's. The OpenAPI description 1.34 lists the
+    number as `id` and requires `participantId` (flow-participant-info): whichever is there.
+    """
     members = submission.at("participants").items()
-    return next((entry for entry in members if entry.at("id").maybe_text() == participant), None)
+    return next((entry for entry in members if entry.first("participantId", "id").maybe_text() == participant), None)
 
 
 def handed_in(event: Event, submission: Payload) -> Submission:

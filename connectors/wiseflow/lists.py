@@ -1,7 +1,8 @@
 """Reads WISEflow's lists page by page, and only those that are worth their pages.
 
-The OpenAPI description 1.34 has pages of 100 participants and of 50 assessments. It declares no paging for submissions,
-and yet their answer has a `pagination`: more is asked for only where a first answer says that there is more.
+The OpenAPI description 1.34 has pages of 100 participants and flows. It declares no paging for submissions, and yet
+their answer has a `pagination`; for assessments there is neither, and the answer is a bare array. Pages are asked for
+all the same, in case there are any: a list that comes as a whole is one page, however long.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ Entry = Mapping[str, Any]
 
 PAGE: Final = 100
 ASSESSMENTS_PAGE: Final = 50
+"""A guess, for a list that says nothing about pages: 50 is the smallest page of any list that does (assessors)."""
 _MOST_PAGES: Final = 10_000
 """Beyond any exam: a total that is no total must not make calls without end."""
 

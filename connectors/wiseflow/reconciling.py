@@ -7,7 +7,7 @@ knows. Alternative grades, justifications, assignments and periods are in no lis
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -36,6 +36,8 @@ _MOVED_BY: Final = {2: ("participation", "start"), 3: ("participation", "end"), 
 _STILL: Final = timedelta(days=30)
 """Flows are said to be archived 30 days after their marking ends; nothing is expected of them any more."""
 _OUT: Final = ("grade.published", "grade.updated")
+_LOOKED_AT: Final = 100
+"""Papers of a flow of which one may have been heard of: the licence's id is in no answer."""
 
 
 def happened(since: datetime, api: SourceApi) -> Iterator[Found]:
@@ -46,6 +48,7 @@ def happened(since: datetime, api: SourceApi) -> Iterator[Found]:
     try:
         licence = _licence(api)
         for flow in _flows(api):
+            licence = licence or _licence_heard_of(f"flow/{flow.at('flowId').maybe_text()}", api)
             yield from sorted(_of_flow(flow, since, api, licence), key=lambda found: found.occurred_at)
     except PayloadError as error:
         raise odd(error) from None
@@ -98,7 +101,9 @@ class _Member:
 
 
 def _licence(api: SourceApi) -> str | None:
-    """The licence's id, as webhooks carry it: the configured one, or what /license/info may have (not documented)."""
+    """The licence's id, as webhooks carry it: the configured one, or what /license/info may have. The OpenAPI
+    description 1.34 (license-info) has none in it.
+    """
     configured = (api.settings.api or {}).get("license_id")
     if configured:
         return str(configured)
@@ -106,6 +111,13 @@ def _licence(api: SourceApi) -> str | None:
     found = unwrap(Payload(answer.value, f"GET {LICENCE} $")) if answer is not None else None
     number = found.first("id", "licenseId").maybe_integer() if found is not None else None
     return None if number is None else str(number)
+
+
+def _licence_heard_of(subject: str, api: SourceApi) -> str | None:
+    """The licence of an earlier event, for all that one set of credentials can see belongs to one licence."""
+    last = api.known(subject)
+    told, _, number = last.source.rpartition(":")[2].partition("-") if last is not None else ("", "", "")
+    return number if told == "lic" else None
 
 
 def _flows(api: SourceApi) -> Iterator[Payload]:
@@ -158,6 +170,9 @@ def _moved(flow: _Flow, state: int, since: datetime, api: SourceApi) -> Iterator
 def _handed_in_and_marked(flow: _Flow, since: datetime, api: SourceApi) -> Iterator[Found]:
     """The list of submissions has no users and that of assessments no submissions: the participants tie them."""
     members = list(_members(flow, api))
+    if flow.licence is None:
+        told = (_licence_heard_of(f"submission/{member.submission}", api) for member in members[:_LOOKED_AT])
+        flow = replace(flow, licence=next(filter(None, told), None))
     first = {member.submission: member for member in reversed(members) if member.submission is not None}
     for entry in _entries(api, flow, SUBMISSIONS, PAGE):
         member = first.get(str(entry.at("id").integer()))

@@ -1,4 +1,4 @@
-"""What the API of a simulated WISEflow answers to a GET, by path, and to a search; None is a 404."""
+"""What the API of a simulated WISEflow answers to a GET, by path, and to a search; None is a 404, ELSEWHERE a 403."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from connectors.wiseflow.simulated_shapes import (
     status,
     unix,
 )
-from connectors.wiseflow.simulated_world import ASSESSOR, LICENSE_ID, MORNING, SCALES, Flow, Paper, User, World
+from connectors.wiseflow.simulated_world import ASSESSOR, MORNING, SCALES, Flow, Paper, User, World
+
+ELSEWHERE: Final = "Submission is not associated with flow"
+"""What there is belongs to another flow."""
 
 _Ids = Mapping[str, int]
 _Query = Mapping[str, str]
@@ -52,7 +55,7 @@ def _metadata(world: World, ids: _Ids, query: _Query) -> Any:
         "subtitle": flow.code,
         "code": flow.code,
         "term": "2026 summer",
-        "examinationType": "Written",
+        "examinationType": "ORDINARY",
         "purpose": "EXAMINATION",
     }
 
@@ -97,14 +100,16 @@ def _assessed(world: World, ids: _Ids, query: _Query) -> Any:
 
 def _all_assessed(world: World, ids: _Ids, query: _Query) -> Any:
     flow = world.flows.get(ids["flowId"])
-    return flow and Page(flow.entries, query, lambda entry: assessed_json(entry[0], entry[2]), most=50).items
+    # Declared as a bare array, without parameters: all of them, whatever the query says.
+    return flow and [assessed_json(number, paper) for number, _, paper in flow.entries]
 
 
 def _submission(world: World, ids: _Ids, query: _Query) -> Any:
     flow = world.flows.get(ids["flowId"])
     paper = flow.by_submission.get(ids["submissionId"]) if flow else None
     if paper is None:
-        return None
+        elsewhere = any(ids["submissionId"] in other.by_submission for other in world.flows.values())
+        return ELSEWHERE if flow and elsewhere else None
     final = {"grade": paper.stored, "date": iso(paper.marked_at)} if paper.marked else None
     alternative = {"grade": paper.alternative, "date": iso(paper.alternative_at)} if paper.alternative else None
     return {
@@ -217,20 +222,18 @@ def _assignments(world: World, ids: _Ids, query: _Query) -> Any:
 
 def _external_sources(world: World, ids: _Ids, query: _Query) -> Any:
     flow = world.flows.get(ids["flowId"])
-    return flow and Page(
-        [flow],
-        query,
-        lambda flow: {
+    return flow and [
+        {
             "id": 3,
             "reference": flow.code,
             "description": "Roster",
-            "createdAt": iso(MORNING),
-            "updatedAt": iso(MORNING),
+            "createdAt": MORNING.isoformat(),
+            "updatedAt": MORNING.isoformat(),
             "lastRequestedSync": None,
             "lastSync": None,
             "state": flow.source_state,
-        },
-    )
+        }
+    ]
 
 
 def search(world: World, body: Any, query: _Query) -> Page:
@@ -242,7 +245,17 @@ def search(world: World, body: Any, query: _Query) -> Page:
 
 
 def _license(world: World, ids: _Ids, query: _Query) -> Any:
-    return {"id": LICENSE_ID, "name": "Simulated University"}
+    """How the licence is set up; neither its id nor its name."""
+    return {
+        "flowTypes": [{"id": 2, "name": "FLOWassign", "description": "Papers"}],
+        "modules": [],
+        "coverSheetElements": [],
+        "flowPurposes": [{"id": 0, "name": "Examination", "value": "EXAMINATION"}],
+        "userDataTypes": [{"id": 7, "name": "studentNumber", "type": 9, "description": "", "pattern": ".*"}],
+        "settings": {"requireUniqueEmails": False},
+        "markingScales": [{"id": scale["id"], "name": scale["name"]} for scale in SCALES],
+        "licenseRoles": [{"roleId": 1, "name": "Participant", "isProtected": True}],
+    }
 
 
 ANSWERS: Final[Mapping[str, Callable[[World, _Ids, _Query], Any]]] = {

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bridge.core.simulation import ApiCall, ApiReply
-from connectors.wiseflow.simulated_answers import ANSWERS, search
+from connectors.wiseflow.simulated_answers import ANSWERS, ELSEWHERE, search
 from connectors.wiseflow.simulated_limits import Limits
 from connectors.wiseflow.simulated_shapes import Page
 from connectors.wiseflow.simulated_webhooks import Webhooks
@@ -129,15 +129,19 @@ def _wrapped(data: Any) -> dict[str, Any]:
 
 
 def _reply(template: str, data: Any, headers: Mapping[str, str]) -> ApiReply:
-    """Older endpoints answer bare, and their 404 has no body; newer ones wrap both."""
-    wrapped = template.startswith(("/flows/", "/users/")) or "/assessments/" in template
-    wrapped = wrapped and not template.endswith("/submissions/{submissionId}")  # declared bare
+    """Older endpoints answer bare, and their 404 has no body; newer ones wrap both. Some do one but not the other."""
+    newer = template.startswith(("/flows/", "/users/", "/license/grading-scales")) or "/assessments/" in template
     if data is None:
         missing = ApiReply(status=404, json=_error(404, "Not found"), headers=headers)
-        return missing if wrapped else ApiReply(status=404, text="", headers=headers)
-    if not wrapped:
+        silent = not newer or template.endswith("/submissions")
+        return ApiReply(status=404, text="", headers=headers) if silent else missing
+    if data is ELSEWHERE:
+        return ApiReply(status=403, json=_error(403, ELSEWHERE), headers=headers)
+    if not newer or template.endswith("/submissions/{submissionId}"):  # declared bare
         return ApiReply(json=data, headers=headers)
     if isinstance(data, Page):
+        if not data.understood:
+            return ApiReply(status=400, json=_error(400, "Invalid query parameters"), headers=headers)
         place = {"limit": data.limit, "offset": data.offset, "total": data.total}
         return ApiReply(json=_wrapped(data.items) | {"pagination": place}, headers=headers)
     return ApiReply(json=_wrapped(data), headers=headers)

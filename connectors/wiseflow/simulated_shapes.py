@@ -20,20 +20,25 @@ STATES: Final = (
 )
 
 
+MOST: Final = 100
+"""Entries of a page, and how many come where nobody says."""
+
+
 class Page:
-    """A slice of a list as `offset` and `limit` ask for it; only its entries are made into JSON."""
+    """A slice of a list as `offset` and `limit` ask for it; only its entries are made into JSON. What they ask for is
+    `understood` only if they are whole numbers and the limit is one of 1 to 100.
+    """
 
-    def __init__(
-        self, items: Sequence[_T], query: Mapping[str, str], shown: Callable[[_T], Any], most: int = 100
-    ) -> None:
-        self.offset = _whole(query.get("offset", "0"), 0)
-        self.limit = min(_whole(query.get("limit", str(most)), most), most)
+    def __init__(self, items: Sequence[_T], query: Mapping[str, str], shown: Callable[[_T], Any]) -> None:
+        offset, limit = _whole(query.get("offset", "0")), _whole(query.get("limit", str(MOST)))
+        self.understood = offset is not None and limit is not None and 0 < limit <= MOST
+        self.offset, self.limit = offset or 0, limit or 0
         self.total = len(items)
-        self.items = [shown(item) for item in items[self.offset : self.offset + self.limit]]
+        self.items = [shown(item) for item in items[self.offset : self.offset + min(self.limit, MOST)]]
 
 
-def _whole(text: str, default: int) -> int:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else default
+def _whole(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 def unix(moment: datetime | None) -> int | None:
@@ -100,7 +105,7 @@ def found_flow(flow: Flow) -> dict[str, Any]:
         "subtitle": flow.code,
         "externalSourceReferences": [flow.code],
         "createdAt": unix(MORNING - timedelta(days=30)),
-        "type": "FLOWASSIGN",
+        "type": "FLOWassign",
         "state": STATES[flow.state],
         "variant": "ORDINARY",
         "purpose": "EXAMINATION",

@@ -178,7 +178,12 @@ def settings(secret: str, api_url: str) -> Json:
         "secrets": [secret],
         "settle_seconds": 0,
         "passing_grades": {"7-trinsskala": ["02", "4", "7", "10", "12"]},
-        "api": {"base_url": api_url, "client_id": CREDENTIALS.client_id, "client_secret": CREDENTIALS.client_secret},
+        "api": {
+            "base_url": api_url,
+            "client_id": CREDENTIALS.client_id,
+            "client_secret": CREDENTIALS.client_secret,
+            "license_id": str(LICENSE_ID),
+        },
     }
 
 

@@ -28,6 +28,7 @@ from bridge.core.source import Inbound, Verified
 from bridge.flow.process import events_of
 from bridge.testing.offline import Offline
 from connectors.wiseflow import marks, simulator, source
+from connectors.wiseflow.grading import own_entry
 from connectors.wiseflow.simulated_limits import Limits
 from connectors.wiseflow.simulator import CREDENTIALS, Dialect, Platform
 
@@ -331,7 +332,7 @@ def test_the_simulated_api_refuses_as_wiseflow_does() -> None:
     assert token_of(platform, grant_type="password") == "refused: unsupported_grant_type"
 
     key = {"x-api-key": CREDENTIALS.api_key}
-    assert ask(platform, "/v1/license/info", key).json["id"] == 123
+    assert "flowTypes" in ask(platform, "/v1/license/info", key).json
     old, new = ask(platform, "/flow/1", key), ask(platform, "/flows/1/metadata", key)
     assert (old.status, old.text) == (404, "")
     assert (new.status, new.json["success"], new.json["error"]["code"]) == (404, False, 404)
@@ -361,6 +362,37 @@ def test_lists_of_the_simulated_api_come_in_pages() -> None:
     page = ask(platform, "/flows/7464798/participants", key, {"offset": "30", "limit": "25"}).json
     assert page["pagination"] == {"limit": 25, "offset": 30, "total": 40}
     assert len({entry["participantId"] for entry in page["data"]}) == 10
+    for query in ({"limit": "101"}, {"limit": "0"}, {"offset": "-1"}, {"limit": "all"}):
+        assert ask(platform, "/flows/7464798/participants", key, query).status == 400
+
+
+def test_the_simulated_api_answers_as_its_description_has_it() -> None:
+    """The OpenAPI description 1.34: what is wrapped, what is bare, what has pages, and what an answer does not have."""
+    platform = simulator.platform()
+    key = {"x-api-key": CREDENTIALS.api_key}
+    scales = ask(platform, "/license/grading-scales", key).json
+    assert (scales["success"], scales["error"]) == (True, None)
+    assert [entry["participantId"] for entry in ask(platform, "/flow/7464798/assessments", key, {"limit": "5"}).json]
+    assert len(ask(platform, "/flow/7464798/assessments", key, {"limit": "5"}).json) == 40
+    assert "pagination" not in ask(platform, "/flows/7464798/external-sources", key).json
+    assert not {"id", "licenseId"} & ask(platform, "/license/info", key).json.keys()
+    assert ask(platform, "/flows/1/submissions", key).text == ""
+    platform.world.open_flow(1)
+    other = next(reversed(platform.world.flows.values()))
+    foreign = ask(platform, f"/flows/7464798/submissions/{other.papers[0].id}", key)
+    assert (foreign.status, foreign.json["error"]["message"]) == (403, "Submission is not associated with flow")
+    found = platform.answer(
+        ApiCall(method="POST", path="/flows/search", query={}, headers=key, form={}, json={"metadata": {}})
+    )
+    assert {entry["type"] for entry in found.json["data"]} == {"FLOWassign"}
+
+
+@pytest.mark.parametrize("entry", [{"id": 16842}, {"participantId": 16842}, {"id": 7, "participantId": 16842}])
+def test_a_participants_entry_is_found_by_either_name_of_its_number(entry: dict[str, int]) -> None:
+    """The description lists `id` in a submission's participants and requires `participantId`."""
+    submission = Payload({"id": 1, "participants": [{"id": 16843, "userId": 1}, entry]})
+    assert own_entry(submission, "16842") is not None
+    assert own_entry(submission, "7") is None
 
 
 def test_the_simulated_settings_are_what_the_manifest_allows() -> None:

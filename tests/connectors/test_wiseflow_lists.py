@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from typing import cast
 
 import pytest
 from wiseflow_parts import Bridge, batches, bridge
 
 from bridge.core.events import Event
 from bridge.core.payload import Payload
+from bridge.core.source import SourceApi
 from bridge.testing.simulated_api import is_call
 from connectors.wiseflow import source
+from connectors.wiseflow.lists import Listing, pages
 
 
 def gathered(parts: Bridge, batch: list[Event], waiting: int) -> list[Event]:
@@ -122,7 +126,33 @@ def test_marks_come_from_the_list_of_assessments(kind: str) -> None:
     assert {event.enrichment for event in done} == {"full"}
     labels = [event.data.grade.label for event in done if event.data.grade]
     assert labels == [paper.label for paper in flow.papers]
-    assert counts(parts, "GET /flow/{flowId}/assessments", "GET /flow/{flowId}/assessments/{participantId}") == [2, 0]
+    assert counts(parts, "GET /flow/{flowId}/assessments", "GET /flow/{flowId}/assessments/{participantId}") == [1, 0]
+
+
+@dataclass(slots=True, kw_only=True)
+class ListApi:
+    """A bare list, whole or by pages of `step`, whatever is asked for; all else that an API can do is not asked."""
+
+    entries: int
+    step: int | None
+    asked: int = 0
+
+    def get(self, path: str, query: dict[str, str], **_: object) -> Payload:
+        self.asked += 1
+        whole = [{"participantId": number} for number in range(self.entries)]
+        at = int(query["offset"])
+        return Payload(whole if self.step is None else whole[at : at + self.step])
+
+
+@pytest.mark.parametrize(("entries", "step"), [(120, None), (50, None), (49, None), (120, 50), (100, 50), (0, None)])
+def test_a_list_that_says_nothing_about_pages_is_read_once_whether_it_has_any_or_not(
+    entries: int, step: int | None
+) -> None:
+    """GET /flow/{flowId}/assessments is declared without parameters and without a total (OpenAPI description 1.34)."""
+    api = ListApi(entries=entries, step=step)
+    read = [entry for page in pages(cast(SourceApi, api), Listing(path="/a", page=50)) for entry in page]
+    assert [entry["participantId"] for entry in read] == list(range(entries))
+    assert api.asked <= entries // 50 + 1
 
 
 def test_addresses_are_asked_for_once_a_day_and_only_if_somebody_looks_at_them() -> None:

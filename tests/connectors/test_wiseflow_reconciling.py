@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice
 
-from wiseflow_parts import Bridge, bridge
+from wiseflow_parts import SETTINGS, Bridge, bridge
 
 from bridge.core.events import Event
 from connectors.wiseflow import source
@@ -37,6 +38,28 @@ def test_a_day_that_nobody_heard_of_is_found() -> None:
     genuine = {source.fact(parts.complete(event)) for event in calls if event.sourceevent in LISTED}
     assert {source.fact(event) for event in events} <= genuine | {None}
     assert {event.source for event in events} == {"urn:edu:wiseflow:lic-123"}
+
+
+def test_what_is_found_belongs_to_the_licence_of_earlier_webhooks_where_nobody_configured_it() -> None:
+    """No answer of the API names the licence: license-info has no id (OpenAPI description 1.34)."""
+    parts = bridge()
+    api = {name: value for name, value in (SETTINGS.api or {}).items() if name != "license_id"}
+    settings = replace(SETTINGS, api=api)
+    unnamed = replace(parts.client(), platform=replace(parts.shared, settings=settings))
+    calls = list(islice(parts.platform.day(), 60))
+
+    def found() -> set[str]:
+        bodies = [each.body for each in source.happened(BEGINNING, unnamed)]
+        assert bodies
+        return {str(body.get("licenseId")) for body in bodies}
+
+    assert found() == {"None"}, "nothing was heard of yet"
+    paper = next(call for call in calls if call.kind == "paper.submission")
+    parts.take(paper)
+    assert "123" in found()
+    parts.memory.clear()
+    parts.take(next(call for call in calls if call.kind == "flow.state"))
+    assert "123" in found()
 
 
 def test_after_a_day_that_was_heard_of_nothing_is_missing() -> None:
