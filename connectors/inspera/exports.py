@@ -1,13 +1,15 @@
 """The exports that Inspera makes when they are ordered: ordered, asked for until they are done, and fetched.
 
-Order, status and file as clients use them (seen in clients, undocumented). That a test's submissions and its event log
-are ordered under the test and then asked for by `jobId` is documented
-(https://inspera.atlassian.net/wiki/spaces/KB/pages/185434233/Submissions+API and .../2520547581); the method of the
-order and the place of the status are not: is it the same one?
+Order, status and file as clients use them (github.com/ToolsCollectiveR/insperaNokut, R/get_users.r: `jobId` and
+`callbackUrl`, which it asks with its token). That a test's submissions and its event log are ordered under the test and
+then asked for by `jobId` is documented (https://inspera.atlassian.net/wiki/spaces/KB/pages/185434233/Submissions+API
+and .../2520547581), as two calls each; the method of the order and the place of the status are not printed. So the
+method is a setting, and the status is looked for where the answer points, with all other exports, and under the test.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -22,6 +24,7 @@ ORDER_SECONDS: Final = 14400
 """How long an order is remembered, usually: as long as its event waits for it. An address that has died meanwhile (they
 live for an hour at most, which is documented) is refused, and then the file is ordered anew."""
 
+_OWN_PATH: Final = re.compile(r"(/[A-Za-z0-9][A-Za-z0-9_.:-]*)+/?(\?[A-Za-z0-9_=&.-]*)?")
 _ATTEMPTS: Final = 3
 _POLL_SECONDS: Final = 10.0
 """A client asks every 5 seconds. The event's age says nothing: it may have waited long before its file was ordered."""
@@ -34,12 +37,15 @@ class NotYet(SourceUnavailable):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """What to export. `name` tells it from other orders of the same: one for each time that it has to be fresh. It is
-    remembered for `keep` seconds, which is how old a file may be that is read."""
+    remembered for `keep` seconds, which is how old a file may be that is read. One ordered under a test may have its
+    status there too."""
 
     path: str
     name: str
     keep: float = ORDER_SECONDS
     body: Mapping[str, Any] = field(default_factory=dict)
+    method: str = "POST"
+    under_test: bool = False
 
 
 def all_results(run: str, name: str) -> Order:
@@ -54,7 +60,10 @@ def placed(api: SourceApi, order: Order, attempt: int = 1) -> Payload | None:
     What is behind # never goes on the wire: it keeps apart what is remembered for two orders of the same file, and for
     a job that failed.
     """
-    return api.post(f"{order.path}#{order.name}.{attempt}", dict(order.body), keep=order.keep)
+    path = f"{order.path}#{order.name}.{attempt}"
+    if order.method == "GET":
+        return api.get(path, keep=order.keep)
+    return api.post(path, dict(order.body), keep=order.keep)
 
 
 def made(api: SourceApi, order: Order) -> bool:
@@ -84,7 +93,7 @@ def _addresses(api: SourceApi, order: Order) -> Iterator[str]:
         ordered = placed(api, order, attempt)
         if ordered is None:
             return
-        status = api.get(f"/v1/fileExport/status/{_job(ordered)}")
+        status = _status(api, order, ordered)
         if status is None or _failed(status):
             continue  # a job that is not known, or no more, or that failed: another order may do
         url = status.at("exportInfo", "signedResponseUrl").maybe_text()
@@ -106,9 +115,24 @@ def _failed(status: Payload) -> bool:
     return (status.at("status").maybe_text() or "").lower().startswith(("fail", "error"))
 
 
-def _job(ordered: Payload) -> str:
-    """The job's id, else the last step of `callbackUrl`: that address itself is never asked with our credentials."""
+def _status(api: SourceApi, order: Order, ordered: Payload) -> Payload | None:
+    """What has become of a job; None where nobody knows it. `callbackUrl` is asked with our credentials if it is one of
+    the tenant's own API, and no other address ever is."""
     answer = ordered.first("result") if ordered.at("result").present else ordered
+    base = str((api.settings.api or {}).get("base_url", "")).rstrip("/")
+    address = answer.at("callbackUrl").maybe_text() or ""
+    path = address.removeprefix(base)
+    if base and path != address and _OWN_PATH.fullmatch(path):
+        return api.get(path)
+    job = _job(answer)
+    places = [f"/v1/fileExport/status/{job}"]
+    if order.under_test:
+        places += [f"{order.path}/{job}", f"{order.path}?jobId={job}"]
+    return next((found for place in places if (found := api.get(place)) is not None), None)
+
+
+def _job(answer: Payload) -> str:
+    """The job's id, else the last step of `callbackUrl`."""
     found = answer.first("jobId", "id")
     if found.present:
         return identifier(found)

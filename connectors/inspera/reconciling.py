@@ -20,7 +20,7 @@ from bridge.core.payload import Payload
 from bridge.core.source import Found, SourceApi
 from connectors.inspera.exports import NotYet, Order, exported, made, number, placed
 from connectors.inspera.kinds import DELIVERED, GRADED, kind_of
-from connectors.inspera.results import identifier, spelled, unwrapped
+from connectors.inspera.results import identifier, label_of, spelled, unwrapped
 
 _Reader = Callable[[Payload, str, Json, Mapping[str, Any]], Iterator[Found]]
 FILE_SECONDS: Final = 900
@@ -35,7 +35,8 @@ def happened(since: datetime, api: SourceApi) -> Iterator[Found]:
     asks for the same files. A file that cannot be had is complained about at the end, after all others.
     """
     runs = [str(run) for run in (api.settings.api or {}).get("reconcile_tests", ())]
-    orders = [(run, read, _order(run, what)) for run in runs for what, read in _FILES.items()]
+    method = str((api.settings.api or {}).get("test_export_method", "POST"))
+    orders = [(run, read, _order(run, what, method)) for run in runs for what, read in _FILES.items()]
     orders = [each for each in orders if _there(api, each[2])]  # all are ordered before any is asked for
     _wait_for(api, [order for _, _, order in orders])
     failed: SourceUnavailable | None = None
@@ -90,7 +91,7 @@ def fact(event: Event) -> str | None:
     if event.type == "submission.submitted" and event.timequality == "source":
         return _paper(event.subject, event.time)
     if event.type == "grade.published" and event.data.grade is not None and event.data.grade.value:
-        return _grade(event.subject, event.data.grade.value)
+        return _grade(event.subject, event.data.grade.label or event.data.grade.value)
     return None
 
 
@@ -114,7 +115,11 @@ def _paper(subject: str, at: datetime) -> str:
 
 
 def _grade(subject: str, value: str) -> str:
-    """The grade as a number if it is one: 7.5 in one file is "7.50" in the other."""
+    """The grade as a number if it is one: 7.5 in one file is "7.50" in the other.
+
+    Results have a decimal, submissions a text (https://inspera.atlassian.net/wiki/spaces/KB/pages/1562214548 and
+    .../222790166). Where that is a letter, `grade_labels` has to say which number it is, or no two are ever the same.
+    """
     try:
         word = format(Decimal(value).normalize(), "f")
     except InvalidOperation:
@@ -122,8 +127,9 @@ def _grade(subject: str, value: str) -> str:
     return f"{subject}|final grade|{word}"
 
 
-def _order(run: str, what: str) -> Order:
-    return Order(path=f"/v1/test/{identifier(Payload(run))}/{what}", name="reconcile", keep=FILE_SECONDS)
+def _order(run: str, what: str, method: str) -> Order:
+    path = f"/v1/test/{identifier(Payload(run))}/{what}"
+    return Order(path=path, name="reconcile", keep=FILE_SECONDS, method=method, under_test=True)
 
 
 def _papers(file: Payload, run: str, tenant: Json, options: Mapping[str, Any]) -> Iterator[Found]:
@@ -158,7 +164,8 @@ def _grades(file: Payload, run: str, tenant: Json, options: Mapping[str, Any]) -
         at = at.replace(microsecond=0)
         about = {"associatedObjectId": number(user), "associatedObjectType": "USER"}
         body = _body(GRADED, run, at) | tenant | about
-        yield Found(kind=GRADED, body=body, occurred_at=at, fact=_grade(f"submission/{run}.{user}", value))
+        word = label_of(value, options["grade_labels"])
+        yield Found(kind=GRADED, body=body, occurred_at=at, fact=_grade(f"submission/{run}.{user}", word))
 
 
 _FILES: Final[Mapping[str, _Reader]] = {

@@ -95,9 +95,12 @@ def _final_grade(candidate: Payload) -> FinalGrade | None:
         return None
     value, score = spelled(decided[1])
     run = candidate.at("assessmentRunId")
+    # Before there was a userId the candidateId was the user's: https://inspera.atlassian.net/wiki/pages/
+    # viewpage.action?pageId=1737883660 ("Inspera's internal id of the testtaker"), renamed in pageId=1729397402.
+    named = candidate.at("userId").present
     return FinalGrade(
-        user=identifier(candidate.at("userId")),
-        candidate=candidate.at("candidateId").maybe_text(),
+        user=identifier(candidate.first("userId", "candidateId")),
+        candidate=candidate.at("candidateId").maybe_text() if named else None,
         external=external_ids(candidate),
         run=identifier(run) if run.present else None,
         title=candidate.at("assessmentRunTitle").maybe_text(),
@@ -122,13 +125,21 @@ def published(grade: FinalGrade, options: Mapping[str, Any], at: datetime) -> Gr
     labels: Mapping[str, str] = options["grade_labels"]
     return Grade(
         value=grade.value,
-        label=labels.get(grade.value, grade.value),
+        label=label_of(grade.value, labels),
         scale=options["grade_scale"],
         score_given=grade.score,
         kind="final",
         status="published",
         published_at=at,
     )
+
+
+def label_of(value: str, labels: Mapping[str, str]) -> str:
+    """The word for a grade; 5.0, 5 and 5.00 are one number."""
+    if value in labels:
+        return labels[value]
+    same = (labels[key] for key in labels if _DECIMAL.fullmatch(key) and float(key) == float(value))
+    return next(same, value) if _DECIMAL.fullmatch(value) else value
 
 
 def external_ids(holder: Payload) -> tuple[tuple[str, str], ...]:
@@ -183,15 +194,17 @@ def recognised(told: Person, before: Person) -> Person:
 
 def assessment(run: str, details: Payload | None = None) -> Assessment:
     """A test by its id. `details` is the answer of `GET /v1/test/{testId}`, whose full list of fields is not public:
-    clients read `name`; `title`, `startTime`, `endTime` and `externalTestId` are what tests are made with."""
+    clients read `name`; `title`, `startTime`, `endTime` and `externalTestId` are what tests are made with, and the
+    search calls them `assessmentRunTitle` and `externalId`
+    (https://inspera.atlassian.net/wiki/spaces/KB/pages/3105259521/Search+test+API)."""
     details = Payload({}) if details is None else unwrapped(details)
     identifiers = [Identifier(scheme="inspera.assessmentRunId", value=run)]
-    external = details.at("externalTestId").maybe_text()
+    external = details.first("externalTestId", "externalId").maybe_text()
     if external:
         identifiers.append(Identifier(scheme="inspera.externalTestId", value=external))
     return Assessment(
         key=f"inspera:{run}",
-        title=details.first("name", "title").maybe_text(),
+        title=details.first("name", "title", "assessmentRunTitle").maybe_text(),
         starts_at=details.at("startTime").maybe_time(),
         ends_at=details.at("endTime").maybe_time(),
         identifiers=tuple(identifiers),

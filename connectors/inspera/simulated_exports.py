@@ -31,12 +31,15 @@ class Job:
 class Exports:
     """The exports of a tenant; whoever asks holds the tenant's lock.
 
-    `pending` is how often an export is "not yet", `failing` how many of the next ones fail.
+    `pending` is how often an export is "not yet", `failing` how many of the next ones fail. The pages print neither the
+    `method` of an order under a test nor where its status is: with all others, or `under_test`, by path or by query.
     """
 
     world: World
     pending: int = 1
     failing: int = 0
+    method: str = "POST"
+    under_test: str | None = None
     _jobs: dict[str, Job] = field(default_factory=dict)
 
     def order(self, call: ApiCall, steps: tuple[str, ...]) -> ApiReply:
@@ -50,14 +53,30 @@ class Exports:
             what, run, user = "results", number(str(parameters.get("assessmentRunId", ""))), parameters.get("userId")
         if run not in self.world.tests:
             return found(None)
-        job = Job(id=hashed(self.world.seed, "job", len(self._jobs)), what=what, run=run, user=user)
+        # Numbers, as clients have them: github.com/ToolsCollectiveR/insperaNokut asks for job 1936953499.
+        job = Job(id=str(1_900_000_000 + len(self._jobs)), what=what, run=run, user=user)
         self._jobs[job.id] = job
-        return ApiReply(json={"jobId": job.id, "callbackUrl": f"{_root(call)}/api/v1/fileExport/status/{job.id}"})
+        if steps[1] == "test" and self.under_test:
+            return ApiReply(json={"jobId": int(job.id)})
+        callback = f"{_root(call)}/api/v1/fileExport/status/{job.id}"
+        return ApiReply(json={"jobId": int(job.id), "callbackUrl": callback})
 
-    def status(self, number: str, call: ApiCall) -> ApiReply:
+    def test_export(self, call: ApiCall, steps: tuple[str, ...], query: dict[str, str]) -> ApiReply:
+        """`/v1/test/{testId}/events|submissions`: an order, or, if that is where it is, its status."""
+        by_path = len(steps) == 5 and self.under_test == "path"
+        by_query = len(steps) == 4 and self.under_test == "query" and "jobId" in query
+        if call.method == "GET" and (by_path or by_query):
+            return self.status(steps[4] if by_path else query["jobId"], call, under_test=True)
+        if len(steps) != 4:
+            return found(None)
+        if call.method != self.method:
+            return ApiReply(status=405, json={"error": "Method not allowed"})
+        return self.order(call, steps)
+
+    def status(self, number: str, call: ApiCall, *, under_test: bool = False) -> ApiReply:
         """`GET /v1/fileExport/status/{jobId}`."""
         job = self._jobs.get(number)
-        if job is None:
+        if job is None or under_test != (job.what != "results" and self.under_test is not None):
             return found(None)
         job.asked += 1
         if job.asked <= self.pending:

@@ -156,9 +156,9 @@ class InsperaPlatform:
             token = call.headers.get("authorization", "").removeprefix("Bearer ")
             if self._tokens.get(token, 0.0) <= time.monotonic():
                 return ApiReply(status=401, json={"error": "invalid_token"})
-            return self._data(call, steps)
+            return self._data(call, steps, query)
 
-    def _data(self, call: ApiCall, steps: tuple[str, ...]) -> ApiReply:
+    def _data(self, call: ApiCall, steps: tuple[str, ...], query: dict[str, str]) -> ApiReply:
         match (call.method, *steps):
             case ("GET", "v1", "test", run):
                 self.calls["GET /v1/test/{testId}"] += 1
@@ -171,20 +171,20 @@ class InsperaPlatform:
             case ("GET", "v1", "candidates", "allResults", run, user):
                 self.calls["GET /v1/candidates/allResults/{testId}/{userId}"] += 1
                 return found(self._result(number(run), number(user)))
-            case (_, "v1", "fileExport", *_) | ("POST", "v1", "test", _, "events" | "submissions"):
-                return self._export(call, steps)
+            case (_, "v1", "fileExport", *_) | (_, "v1", "test", _, "events" | "submissions", *_):
+                return self._export(call, steps, query)
             case (method, "v1", "subscription", *rest):
                 self.calls[f"{method} /v1/subscription"] += 1
                 return self.subscriptions.answer(call, rest)
         return found(None)
 
-    def _export(self, call: ApiCall, steps: tuple[str, ...]) -> ApiReply:
+    def _export(self, call: ApiCall, steps: tuple[str, ...], query: dict[str, str]) -> ApiReply:
         match (call.method, *steps[1:]):
+            case (method, "test", _, what, *_):
+                self.calls[f"{method} /v1/test/{{testId}}/{what}"] += 1
+                return self.exports.test_export(call, steps, query)
             case ("POST", "fileExport", "order"):
                 self.calls["POST /v1/fileExport/order"] += 1
-                return self.exports.order(call, steps)
-            case ("POST", "test", _, what):
-                self.calls[f"POST /v1/test/{{testId}}/{what}"] += 1
                 return self.exports.order(call, steps)
             case ("GET", "fileExport", "status", job):
                 self.calls["GET /v1/fileExport/status/{jobId}"] += 1

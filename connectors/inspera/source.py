@@ -3,9 +3,9 @@
 Oddities: exactly 200 within 10 s counts, three retries, then the event is gone, and after failed checks every 8 hours
 the subscription too. The signature is HMAC-SHA-1; nobody says whether `verification` calls carry one. There is no event
 id and times are whole seconds. Bodies are thin: confirmed grades hold no grades, and the grades of a test come as a
-file that has to be ordered. No list of tests, users or papers is documented, so each is asked for by itself, and what
-is compared are the files of tests that the settings name. The list of events is open and per tenant (`GET
-/v1/subscription/events`), so the ids are settings.
+file that has to be ordered. No list of papers is documented, and of tests only a search by name, so each is asked for
+by itself, and what is compared are the files of tests that the settings name. The list of events is open and per tenant
+(`GET /v1/subscription/events`), so the ids are settings.
 Pages: https://inspera.atlassian.net/wiki/spaces/KB/pages/664928482/Webhooks and, for the API,
 https://inspera.atlassian.net/wiki/spaces/KB/pages/184090625/Inspera+Assessment+API
 """
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from bridge.core.errors import NotGenuine, PayloadError, SourceUnavailable
 from bridge.core.events import Event, stamp
@@ -118,26 +118,24 @@ def normalise(notice: Notice, settings: Settings) -> Event:
 
 
 def access(settings: Settings) -> ApiAccess | None:
-    """`POST /authenticate/token/`: the key is the header `code`; older clients sent it in the query, where logs see it.
+    """`POST /authenticate/token/`: the key is the header `code`; older clients sent it in the query, where logs see it,
+    and all else with it (github.com/ToolsCollectiveR/InspeRaAssign: the body is empty).
     A token lives an hour, and asking in parallel may end in 409 "Multiple tokens for user"."""
     if settings.api is None:
         return None
     base, key = settings.api["base_url"].rstrip("/"), settings.api["api_key"]
-    in_query = settings.api["key_in"] == "query"
-    return ApiAccess(
-        base_url=base,
-        token=TokenRequest(
-            url=f"{base}/authenticate/token/" + (f"?code={quote(key, safe='')}" if in_query else ""),
-            form={"grant_type": "authorization_code", "client_id": settings.api["client_id"]},
-            headers={} if in_query else {"code": key},
-        ),
-    )
+    url = f"{base}/authenticate/token/"
+    form = {"grant_type": "authorization_code", "client_id": settings.api["client_id"]}
+    if settings.api["key_in"] == "query":
+        query = urlencode({"code": key} | form, quote_via=quote)
+        return ApiAccess(base_url=base, token=TokenRequest(url=f"{url}?{query}", form={}))
+    return ApiAccess(base_url=base, token=TokenRequest(url=url, form=form, headers={"code": key}))
 
 
 def enrich(event: Event, api: SourceApi) -> list[Event]:
     """Who, and in which test; for confirmed grades one `grade.published` per candidate as well.
 
-    There is no list of users, tests or papers to gather from: each is asked for by itself, and kept a while.
+    There is no list of a test's papers or people to gather from: each is asked for by itself, and kept a while.
     """
     with _readable():
         return completed(event, api)

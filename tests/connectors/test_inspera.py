@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import jsonschema
 import pytest
@@ -30,6 +30,7 @@ from bridge.testing.offline import Offline
 from connectors.inspera import simulator, source
 from connectors.inspera.kinds import TYPES
 from connectors.inspera.map_print import read_map_print
+from connectors.inspera.results import assessment, final_grades
 
 NOW = datetime(2026, 6, 5, 9, 30, 2, tzinfo=UTC)
 SECRET = "insp_test_secret"
@@ -336,6 +337,47 @@ def test_a_callback_that_is_none_is_never_followed(callback: str) -> None:
     assert api.asked == ["/v1/fileExport/order"]
 
 
+@pytest.mark.parametrize(
+    ("callback", "asked"),
+    [
+        (f"{BASE}/api/v1/fileExport/status/81", "/v1/fileExport/status/81"),
+        (f"{BASE}/api/v2/exports/81?jobId=81", "/v2/exports/81?jobId=81"),
+        (f"{BASE}/api/../81", "/v1/fileExport/status/80"),
+        (f"{BASE}/api.evil.example.test/v1/81", "/v1/fileExport/status/80"),
+        (f"{BASE}/api/v1/81#x", "/v1/fileExport/status/80"),
+        ("https://evil.example.test/v1/fileExport/status/81", "/v1/fileExport/status/80"),
+    ],
+)
+def test_a_callback_is_followed_within_the_tenant_s_own_api_alone(callback: str, asked: str) -> None:
+    """Clients ask it with their token: github.com/ToolsCollectiveR/insperaNokut, R/get_users.r."""
+    platform = simulator.platform()
+    event = event_of(platform, platform.sample("confirm_final_grades"))
+    api = CannedApi({"/v1/fileExport/order": {"jobId": 80, "callbackUrl": callback}})
+    with pytest.raises(SourceUnavailable):
+        source.enrich(event, api)
+    assert api.asked[:2] == ["/v1/fileExport/order", asked]
+
+
+def test_results_of_before_there_were_user_ids_name_the_user_as_candidate() -> None:
+    """https://inspera.atlassian.net/wiki/pages/viewpage.action?pageId=1737883660: candidateId was "Inspera's internal
+    id of the testtaker", with gradeValue; a later revision has both ids."""
+    rounds = [{"roundId": 1, "gradeValue": 4.5, "causeOfRound": "ORDINARY"}]
+    older = {"candidateId": "40010001", "assessmentRunId": 35199870, "evaluationRounds": rounds}
+    [[grade], unreadable] = final_grades(Payload({"candidates": [older]}))
+    assert (grade.user, grade.candidate, unreadable) == ("40010001", None, 0)
+    [[grade], _] = final_grades(Payload([older | {"userId": "40010002", "candidateId": "10001"}]))
+    assert (grade.user, grade.candidate) == ("40010002", "10001")
+
+
+def test_a_test_is_read_by_the_names_of_its_record_and_by_those_of_the_search() -> None:
+    """https://inspera.atlassian.net/wiki/spaces/KB/pages/3105259521/Search+test+API has other words than clients."""
+    times = {"startTime": "2018-02-28T09:00:00Z", "endTime": "2018-03-31T10:00:00Z"}
+    searched = {"assessmentRunId": 28020726, "assessmentRunTitle": "All uploads varieties", "externalId": "X-1"} | times
+    record = {"name": "All uploads varieties", "externalTestId": "X-1"} | times
+    assert assessment("28020726", Payload(searched)) == assessment("28020726", Payload(record))
+    assert assessment("28020726", Payload(searched)).title == "All uploads varieties"
+
+
 def test_without_the_right_to_read_users_nobody_is_asked_for() -> None:
     platform = simulator.platform()
     settings = settings_of()
@@ -354,7 +396,14 @@ def test_the_key_goes_into_a_header_unless_the_query_is_asked_for() -> None:
     assert reached.token is not None
     assert simulator.API_KEY not in reached.token.url
     assert ask_for_token(platform, settings).json["expires_in"] == 3600
-    assert ask_for_token(platform, replace(settings, api={**settings.api, "key_in": "query"})).status == 200
+    in_query = replace(settings, api={**settings.api, "key_in": "query", "api_key": simulator.API_KEY})
+    assert ask_for_token(platform, in_query).status == 200
+    older = source.access(in_query)
+    assert older is not None
+    assert older.token is not None
+    # As older clients do, with an empty body: github.com/ToolsCollectiveR/InspeRaAssign.
+    assert dict(parse_qsl(urlsplit(older.token.url).query)).keys() == {"code", "grant_type", "client_id"}
+    assert (dict(older.token.form), dict(older.token.headers)) == ({}, {})
     assert source.access(replace(settings, api=None)) is None
 
 

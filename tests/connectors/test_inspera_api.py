@@ -15,6 +15,7 @@ import pytest
 from bridge.config.connectors import source_connector
 from bridge.core.errors import SourceRefused, SourceUnavailable
 from bridge.core.events import Event
+from bridge.core.payload import Payload
 from bridge.core.settings import Settings
 from bridge.core.simulation import Call
 from bridge.core.source import Found, Gathering, Inbound, Reconciling, Subscribing, Verified
@@ -22,7 +23,7 @@ from bridge.flow.process import enriched, events_of
 from bridge.outbound.source_api import Context, HttpSourceApi
 from bridge.testing.conforming_simulator import simulated_settings
 from bridge.testing.simulated_api import SimulatedSender, always, once, simulated_api
-from connectors.inspera import simulator, source
+from connectors.inspera import reconciling, simulator, source
 from connectors.inspera.simulated_world import START
 
 CONNECTOR = source_connector(Path(simulator.__file__).parent, source, simulator)
@@ -236,9 +237,11 @@ def test_a_refused_key_is_told_as_such() -> None:
 # --- reconciliation ---------------------------------------------------------------------------------------------------
 
 
-def all_found(platform: simulator.InsperaPlatform, since: datetime = START) -> list[Found]:
+def all_found(
+    platform: simulator.InsperaPlatform, since: datetime = START, settings: Settings | None = None
+) -> list[Found]:
     assert isinstance(source, Reconciling)
-    api, _ = api_of(platform)
+    api, _ = api_of(platform, settings)
     for _ in range(50):
         try:
             return list(source.happened(since, api))
@@ -347,6 +350,46 @@ def test_files_are_ordered_once_however_often_one_asks() -> None:
     for what in ("events", "submissions"):
         assert platform.calls[f"POST /v1/test/{{testId}}/{what}"] == len(platform.tests) + missing * (waits + 1)
     assert platform.calls["GET {signedResponseUrl}"] == 2 * len(platform.tests)
+
+
+@pytest.mark.parametrize("under_test", [None, "path", "query"])
+@pytest.mark.parametrize("method", ["POST", "GET"])
+def test_a_test_s_exports_are_had_wherever_their_status_is(method: str, under_test: str | None) -> None:
+    """https://inspera.atlassian.net/wiki/spaces/KB/pages/185434233/Submissions+API: "Future calls have to include a
+    jobId"; with which method a file is ordered, and where those calls go, is not printed."""
+    platform = simulator.platform(people=10)
+    list(islice(platform.day(), 40))
+    platform.exports.method, platform.exports.under_test = method, under_test
+    found = all_found(platform, settings=settings_with(test_export_method=method))
+    assert {each.kind for each in found} == {"candidate_submission_delivered", "candidate.grade_confirmed"}
+
+
+def test_an_order_with_the_wrong_method_is_told_and_nothing_is_said_to_have_happened() -> None:
+    platform = simulator.platform(people=10)
+    platform.exports.method = "GET"
+    with pytest.raises(SourceUnavailable, match="405"):
+        list(source.happened(START, api_of(platform)[0]))
+
+
+def test_letters_in_one_file_are_the_numbers_of_the_other_where_the_settings_say_which() -> None:
+    """finalGrade is a decimal in results and a text in submissions
+    (https://inspera.atlassian.net/wiki/spaces/KB/pages/1562214548 and .../222790166)."""
+    platform = simulator.platform(people=10)
+    call = platform.sample("candidate.grade_confirmed")
+    test, user = platform.tests[call.body["contextObjectId"]], call.body["associatedObjectId"]
+    test.grades[user] = 5.0
+    test.confirm(user, START)
+    settings = settings_with()
+    lettered = replace(settings, options={**settings.options, "grade_labels": {"5.00": "A"}})
+    event = completed(event_of(call, settings=lettered), api_of(platform, lettered)[0])[0]
+    assert event.data.grade is not None
+    assert (event.data.grade.value, event.data.grade.label) == ("5.0", "A")
+    assert source.fact(event) == f"submission/{test.id}.{user}|final grade|A"
+    for written, word in (("A", "A"), ("5.00", "A"), ("B", "B")):
+        result = {"student": {"sourcedId": user}, "ext_inspera_finalGrade": written, "date": "2026-06-05T09:30:00Z"}
+        file = Payload({"ext_inspera_candidates": [{"result": result}]})
+        [told] = reconciling._grades(file, str(test.id), {}, lettered.options)
+        assert told.fact == f"submission/{test.id}.{user}|final grade|{word}"
 
 
 def test_without_tests_to_look_at_nothing_is_asked() -> None:
