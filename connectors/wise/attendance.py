@@ -21,6 +21,8 @@ from connectors.wise.gaps import together
 from connectors.wise.nouns import course, maybe_id, names, number, person, session
 
 _PER_MINUTE: Final = {"ms": 60_000, "s": 60, "min": 1}
+_SPAN: Final = (("start_time", "startTime", "scheduledStartTime"), ("end_time", "endTime", "scheduledEndTime"))
+_DAY: Final = 86_400.0
 _RECOMPUTING: Final = 60.0
 """Seconds until it is worth asking again for attendance that is not recorded."""
 
@@ -47,12 +49,14 @@ def detail_path(session_id: str, settings: Settings) -> str:
 
 def computation(session_id: str, held: Payload, settings: Settings) -> str:
     """What tells one computing of a session's attendance from another: everybody's time, in whatever order."""
-    times: dict[str, float | None] = {}
-    for line in held.at("participants").items():
-        key, _ = _participant(line, session_id, settings)
-        times[key] = _sum(times.get(key), _minutes(line.at("duration"), settings))
-    told = sorted(f"{key} {'' if minutes is None else round(minutes)}" for key, minutes in times.items())
+    told = sorted(f"{key} {_told(student)}" for key, student in _came(session_id, held, settings).items())
     return fingerprint([session_id, *told])[:32]
+
+
+def _told(student: _Student) -> str:
+    if student.minutes is None:
+        return "" if student.status == "unknown" else student.status
+    return str(round(student.minutes))
 
 
 def fact(event: Event) -> str | None:
@@ -94,15 +98,11 @@ def _child(parent: Event, key: str, student: _Student) -> Event:
 
 def _students(session_id: str, held: Payload, settings: Settings) -> dict[str, _Student]:
     """Everybody who came or should have come, teachers left out, by person key."""
-    found: dict[str, _Student] = {}
+    found = _came(session_id, held, settings)
     teachers = {f"wise:{maybe_id(held.at('userId'))}"}
     for line in held.at("participants").items():
-        key, who = _participant(line, session_id, settings)
         if line.at("isTeacher").maybe_flag():
-            teachers.add(key)
-        minutes = _sum(found[key].minutes if key in found else None, _minutes(line.at("duration"), settings))
-        status = "unknown" if minutes is None else "present" if minutes > 0 else "absent"
-        found[key] = _Student(person=who, status=status, minutes=minutes)
+            teachers.add(_participant(line, session_id, settings)[0])
     expected = (("students", "absent"), ("attendees", settings.options["listed_without_time"]))
     for listed, status in expected:
         for entry in held.at(listed).items():
@@ -113,21 +113,66 @@ def _students(session_id: str, held: Payload, settings: Settings) -> dict[str, _
     return {key: student for key, student in found.items() if key not in teachers}
 
 
+def _came(session_id: str, held: Payload, settings: Settings) -> dict[str, _Student]:
+    """Everybody with a line in `participants`, by person key; somebody with several lines was there for all of them.
+
+    A share of the session (`absolutePercentAttendance`, seen in answers) is a sign of presence as good as a time.
+    """
+    found: dict[str, _Student] = {}
+    per_minute = _PER_MINUTE[_unit(held, settings)]
+    for line in held.at("participants").items():
+        key, who = _participant(line, session_id, settings)
+        before = found.get(key, _Student(person=who, status="unknown"))
+        time, share = _time(line), line.at("absolutePercentAttendance")
+        minutes = _sum(before.minutes, None if time is None else time / per_minute)
+        status = before.status
+        if (minutes or 0) > 0 or (share.present and number(share) > 0):
+            status = "present"
+        elif status == "unknown" and (minutes is not None or share.present):
+            status = "absent"
+        found[key] = _Student(person=_merged(before.person, who), status=status, minutes=minutes)
+    return found
+
+
 def _participant(line: Payload, session_id: str, settings: Settings) -> tuple[str, Person]:
-    """A line of `participants`. One without a Wise user is a guest: within the session, the name is all there is."""
+    """A line of `participants`. One without a Wise user is a guest: within the session, the name is what tells one
+    from another. The address is that of the Zoom account, in `user_email` (seen in answers, undocumented)."""
     identifier = maybe_id(line.at("wiseUserId"))
     name = line.at("name").maybe_text()
     given, family = names(name, settings)
     key = f"wise:{identifier}" if identifier else f"wise:guest.{fingerprint([session_id, name or ''])[:16]}"
     identifiers = (Identifier(scheme="wise.userId", value=identifier),) if identifier else ()
     role = "learner" if identifier else None
-    return key, Person(key=key, role=role, given_name=given, family_name=family, identifiers=identifiers)
+    email = line.first("user_email", "email").maybe_text()
+    who = Person(key=key, role=role, email=email, given_name=given, family_name=family, identifiers=identifiers)
+    return key, who
 
 
-def _minutes(duration: Payload, settings: Settings) -> float | None:
-    if not duration.present:
-        return None
-    return max(float(number(duration)) / _PER_MINUTE[settings.options["duration_unit"]], 0.0)
+def _unit(held: Payload, settings: Settings) -> str:
+    """The unit of participants' times. It is not documented: seen as seconds where a session's own duration is in ms.
+
+    Unless it is set, it is seconds, or ms if seconds would keep somebody there for twice as long as the session was.
+    """
+    unit = str(settings.options["duration_unit"])
+    if unit != "auto":
+        return unit
+    longest = max((_time(line) or 0.0 for line in held.at("participants").items()), default=0.0)
+    return "ms" if longest > 2 * _seconds(held) else "s"
+
+
+def _seconds(held: Payload) -> float:
+    """How long a session was, or was planned to be; a day where that is not told."""
+    start, end = (held.first(*names).maybe_time() for names in _SPAN)
+    if start and end and end > start:
+        return (end - start).total_seconds()
+    duration = held.at("duration")
+    return float(number(duration)) / 1000 if duration.present else _DAY
+
+
+def _time(line: Payload) -> float | None:
+    """Clients take `inMeetingDuration` where a line has it, and else `duration`; both count alike (undocumented)."""
+    duration = line.first("inMeetingDuration", "duration")
+    return max(float(number(duration)), 0.0) if duration.present else None
 
 
 def _sum(one: float | None, other: float | None) -> float | None:
@@ -135,11 +180,11 @@ def _sum(one: float | None, other: float | None) -> float | None:
 
 
 def _merged(person: Person, known: Person) -> Person:
-    """The lists know different things about one person: a mere id, a name, an address."""
+    """The lists know different things about one person: a mere id, a name, an address. The last one has Wise's own."""
     named = person if person.given_name else known
     return replace(
         person,
-        email=person.email or known.email,
+        email=known.email or person.email,
         given_name=named.given_name,
         family_name=named.family_name,
         identifiers=max(person.identifiers, known.identifiers, key=len),

@@ -57,7 +57,7 @@ def roster(data: Payload, settings: Settings) -> Roster:
     return Roster(
         people=people,
         mentioned=_listed(data, others, settings),
-        suspended=frozenset(_ids(list(data.at("suspendedStudents").items()))),
+        suspended=frozenset(_ids([_suspended(entry) for entry in data.at("suspendedStudents").items()])),
         undecided=frozenset(_ids(waiting)),
     )
 
@@ -70,6 +70,11 @@ def _listed(data: Payload, roles: Mapping[str, str], settings: Settings) -> dict
             if who is not None and identifier is not None:
                 found[identifier] = who
     return found
+
+
+def _suspended(entry: Payload) -> Payload:
+    """Whom a suspension is about: `{userId, reason}` in clients of the API; a mere id is taken as well."""
+    return entry.at("userId") if entry.at("userId").present else entry
 
 
 def _ids(entries: list[Payload]) -> list[str]:

@@ -19,7 +19,7 @@ from connectors.wise import telling
 from connectors.wise.asking import KEEP_SUBJECT, data_of, institute, pages, roster_path
 from connectors.wise.attendance import detail_path
 from connectors.wise.enrolling import roster
-from connectors.wise.nouns import maybe_id
+from connectors.wise.nouns import began, ended, maybe_id
 from connectors.wise.paying import INVOICES, PAYMENTS, transactions_query
 from connectors.wise.telling import fact, returns
 
@@ -27,6 +27,9 @@ __all__ = ["fact", "happened", "returns"]
 
 _DAY: Final = timedelta(days=1)
 """Dates without a time are days of an unknown zone: a day more on each side holds them all."""
+
+_TICK: Final = timedelta(milliseconds=1)
+"""The feed's times are whole milliseconds: what was read in the one that an entry names may be older than the entry."""
 
 _OF_SESSIONS: Final = {
     "SessionCreatedEvent": "created",
@@ -105,22 +108,21 @@ def _session(entry: Payload, what: str, at: datetime, api: SourceApi, seen: set[
 
 def _detail(session_id: str, at: datetime, api: SourceApi) -> Payload | None:
     """A session with its people, read after what is told of it."""
-    answer = api.get(detail_path(session_id, api.settings), keep=KEEP_SUBJECT, since=at)
+    answer = api.get(detail_path(session_id, api.settings), keep=KEEP_SUBJECT, since=at + _TICK)
     return None if answer is None else data_of(answer)
 
 
 def _member(entry: Payload, name: str, at: datetime, api: SourceApi, seen: set[str]) -> Iterator[Found]:
-    """Whom an entry is about stands in `participant`, or in its payload? Both are read."""
+    """Whom an entry is about stands in `participant`, or in its payload under one of three names: all are read."""
     payload = entry.at("event", "payload")
     class_id = maybe_id(entry.first("classroom", "event.payload.class.id"))
-    whom = next(
-        (one for one in (entry.at("participant"), payload.at("student"), payload.at("teacher")) if one.present), None
-    )
+    places = (entry.at("participant"), *(payload.at(name) for name in ("student", "teacher", "participant")))
+    whom = next((one for one in places if one.present), None)
     user_id = None if whom is None else maybe_id(whom.first("_id", "id"))
     if whom is None or class_id is None or user_id is None or f"member {class_id}.{user_id}" in seen:
         return
     seen.add(f"member {class_id}.{user_id}")
-    answer = api.get(roster_path(class_id), keep=KEEP_SUBJECT, since=at)
+    answer = api.get(roster_path(class_id), keep=KEEP_SUBJECT, since=at + _TICK)
     data = None if answer is None else data_of(answer)
     status = None if data is None else roster(data, api.settings).status(user_id)
     if status is None:
@@ -132,24 +134,28 @@ def _member(entry: Payload, name: str, at: datetime, api: SourceApi, seen: set[s
 
 
 def _of_sessions(since: datetime, api: SourceApi, owner: str, seen: set[str]) -> Iterator[Found]:
-    """Sessions of these days whose meeting began or ended since then; without `status` the list is empty."""
+    """Sessions of these days whose meeting began or ended since then; without `status` the list is empty.
+
+    Days are those of the institute's zone, and the last one does not count (seen in clients, undocumented): it is
+    the one after tomorrow, because in some zones it is tomorrow already.
+    """
     query = {
         "paginateBy": "DATE",
         "startDate": (since - _DAY).date().isoformat(),
-        "endDate": (api.now + _DAY).date().isoformat(),
+        "endDate": (api.now + 2 * _DAY).date().isoformat(),
     }
     for status in ("PAST", "FUTURE"):
         for page in pages(api, f"/institutes/{owner}/sessions", query | {"status": status}, "sessions"):
             for entry in page:
                 session_id = maybe_id(entry)
-                times = [entry.at(name).maybe_time() for name in ("start_time", "end_time", "createdAt")]
-                began, ended, planned = (time is not None and time >= since for time in times)
+                times = [began(entry), ended(entry), entry.at("createdAt").maybe_time()]
+                starts, ends, planned = (time is not None and time >= since for time in times)
                 if session_id is None:
                     continue
                 if planned and times[2] is not None and f"created {session_id}" not in seen:
                     seen.add(f"created {session_id}")
                     yield telling.created(session_id, entry, times[2])
-                if (began or ended) and f"held {session_id}" not in seen:
+                if (starts or ends) and f"held {session_id}" not in seen:
                     seen.add(f"held {session_id}")
                     detail = _detail(session_id, times[1] or times[0] or since, api)
                     if detail is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
@@ -26,6 +27,8 @@ _ODD_EXPONENTS: Final = {
 }
 _EXPONENTS: Final = {code: exponent for exponent, codes in _ODD_EXPONENTS.items() for code in codes.split()}
 _MOST_DIGITS: Final = 15
+
+_NOT_HELD: Final = frozenset({"UPCOMING", "CANCELLED", "MISSED"})
 
 
 def maybe_id(value: Payload) -> str | None:
@@ -93,10 +96,34 @@ def session(identifier: str, value: Payload) -> Session:
         title=value.at("title").maybe_text(),
         scheduled_start=value.at("scheduledStartTime").maybe_time(),
         scheduled_end=value.at("scheduledEndTime").maybe_time(),
-        actual_start=value.first("start_time", "startTime").maybe_time(),
-        actual_end=value.first("end_time", "endTime").maybe_time(),
+        actual_start=began(value),
+        actual_end=ended(value),
         status=value.at("meetingStatus").maybe_text(),
     )
+
+
+def began(value: Payload) -> datetime | None:
+    """When a session's meeting began. Until it does, `start_time` is the planned start (Wise's own request collection
+    "Wise APIs", whose sessions in the state UPCOMING have one; a MISSED one is never held)."""
+    return value.first("start_time", "startTime").maybe_time() if _may_have_been_held(value) else None
+
+
+def ended(value: Payload) -> datetime | None:
+    """When a session's meeting ended; None for one that was not held."""
+    return value.first("end_time", "endTime").maybe_time() if _may_have_been_held(value) else None
+
+
+def _may_have_been_held(value: Payload) -> bool:
+    return (value.at("meetingStatus").maybe_text() or "").upper() not in _NOT_HELD
+
+
+def recording_name(session_id: str, film: Payload) -> str | None:
+    """What a recording is known by; None without a part. Parts are counted anew in a meeting that is begun again,
+    which is `sessionIndex` (seen in sessions of the API; both count from 1)."""
+    part, meeting = film.at("partIndex").maybe_text(), film.at("sessionIndex").maybe_text()
+    if part is None:
+        return None
+    return f"{session_id}.{part}" if meeting in (None, "", "0", "1") else f"{session_id}.{meeting}.{part}"
 
 
 def is_cancelled(status: str | None, settings: Settings) -> bool:

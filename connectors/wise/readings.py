@@ -9,7 +9,7 @@ from bridge.core.errors import PayloadError
 from bridge.core.nouns import Artifact, Change, Data, Enrolment, Identifier, Payment, Person, Session
 from bridge.core.payload import Payload
 from bridge.core.settings import Settings
-from connectors.wise.nouns import course, is_cancelled, maybe_id, money, names, person, session, wise_id
+from connectors.wise.nouns import course, is_cancelled, maybe_id, money, names, person, recording_name, session, wise_id
 
 Reading = tuple[str, str, Data]
 """Canonical type, subject, data."""
@@ -62,13 +62,13 @@ def _attendee(participant: Payload, session_id: str, settings: Settings) -> Pers
 def recording(payload: Payload, settings: Settings) -> Reading:
     session_id = wise_id(payload.at("sessionId"))
     file = payload.at("recording")
-    part = file.at("partIndex").maybe_text()
+    known = recording_name(session_id, file)
     data = Data(
         actor=person(payload.at("userId"), settings),  # the teacher? The page does not say.
         course=course(payload.at("classId")),
         session=Session(key=f"wise:{session_id}"),
         artifact=Artifact(
-            key=f"wise:{session_id}.{part}" if part else None,
+            key=f"wise:{known}" if known else None,
             kind="recording",
             url=file.at("url").maybe_text(),
             title=file.at("type").maybe_text(),

@@ -62,6 +62,8 @@ def _plan(rng: random.Random, classroom: Json, made: datetime, start: datetime) 
 def _record(world: World, classroom: Json, plan: Json) -> Json:
     """A planned session as the API shows it."""
     return plan | {
+        "start_time": plan["scheduledStartTime"],  # until it begins
+        "end_time": None,
         "className": classroom["name"],
         "classSubject": classroom["subject"],
         "classNumber": classroom["classNumber"],
@@ -112,7 +114,7 @@ def _meeting(story: Story, classroom: Json, plan: Json, begin: datetime) -> Iter
         who, teaches = world.people[user_id], user_id == classroom["teacher"]
         if not teaches and rng.random() < 0.12:
             if rng.random() < 0.5:  # those who stay away are listed with no time, or not at all
-                lines.append({"wiseUserId": user_id, "name": who["name"], "duration": 0, "isTeacher": False})
+                lines.append(_line(who, 0, teaches=False))
             continue
         joined = started + timedelta(seconds=1 if teaches else rng.randrange(2, 600))
         left = ended - timedelta(seconds=1 if teaches else rng.randrange(1, 900))
@@ -120,16 +122,15 @@ def _meeting(story: Story, classroom: Json, plan: Json, begin: datetime) -> Iter
         yield zoom(joined, "ParticipantJoinedMeetingEvent", "participant_joined", {"participant": stay})
         gone = stay | {"leave_time": _zulu(left), "leave_reason": "left the meeting", "registrant_id": ""}
         yield zoom(left, "ParticipantLeftMeetingEvent", "participant_left", {"participant": gone})
-        length = int((left - joined).total_seconds() * 1000)
-        lines.append({"wiseUserId": user_id, "name": who["name"], "duration": length, "isTeacher": teaches})
+        lines.append(_line(who, int((left - joined).total_seconds()), teaches=teaches))
         if teaches:
             yield from _sharing(zoom, stay, joined + 3 * _MINUTE, ended - 20 * _MINUTE)
     over = {"meetingStatus": "ENDED", "end_time": stamp(ended), "endTime": stamp(ended), "mettingEnded": True}
     yield zoom(ended, "MeetingEndedEvent", "ended", {"end_time": _zulu(ended)}, over | {"duration": 3_600_000})
     url = f"https://recordings.example.test/{session_id}"
     films = [
-        {"type": "shared_screen", "url": f"{url}/{part}", "duration": 1_770_000, "partIndex": part}
-        for part in range(rng.choice((1, 1, 2)))
+        {"type": "RECORDING", "url": f"{url}/{part}", "duration": 1770, "sessionIndex": 1, "partIndex": part}
+        for part in range(1, rng.choice((1, 1, 2)) + 1)
     ]
     filmed = {"userId": classroom["teacher"], "sessionId": session_id, "recordings": films}
     recorded = _change(world, session_id, {"recordings": films})
@@ -142,6 +143,12 @@ def _meeting(story: Story, classroom: Json, plan: Json, begin: datetime) -> Iter
     ids = {"_id": session_id, "classId": classroom["_id"], "userId": classroom["teacher"]}
     computed = _change(world, session_id, result)
     yield step(ended + 12 * _MINUTE, "AttendanceComputedEvent", {"session": ids}, computed)
+
+
+def _line(who: Json, seconds: int, *, teaches: bool) -> Json:
+    """Somebody's time in a meeting: in seconds, unlike the session's own (seen in answers, undocumented)."""
+    told = {"wiseUserId": who["_id"], "name": who["name"], "user_email": who.get("email", ""), "isTeacher": teaches}
+    return told | {"duration": seconds, "inMeetingDuration": seconds, "absolutePercentAttendance": seconds // 36}
 
 
 def _stay(rng: random.Random, who: Json, joined: datetime) -> Json:

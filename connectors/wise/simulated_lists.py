@@ -89,6 +89,7 @@ def _transaction(world: World, step: Step, payload: Json, now: datetime) -> Json
         "_id": f"{0x66DD << 80 | number:024x}",
         "type": "OFFLINE_PAYMENT" if payload.get("type") == "OFFLINE" else "PAYMENT",
         "status": "CHARGED",
+        "transactionType": "FEE_COLLECTION",
         "chargedAt": stamp(step.at),
         "createdAt": stamp(now),
         "updatedAt": stamp(now),
@@ -140,17 +141,17 @@ def transactions(world: World, query: Mapping[str, str]) -> Json:
 
 
 def sessions(world: World, query: Mapping[str, str]) -> Json:
-    """Without `status` there are none."""
+    """Without `status` there are none; the day `endDate` does not count (seen in clients, undocumented)."""
     past, by_date = {"PAST": True, "FUTURE": False}.get(query.get("status", "")), query.get("paginateBy") == "DATE"
-    within = _within(query)
+    start, end = query.get("startDate", ""), query.get("endDate", "9999")
     with world.lock:
         found = [
             held
-            for session_id, held in world.sessions.items()
+            for held in world.sessions.values()
             if past is not None
             and (held["meetingStatus"] == "ENDED") == past
             and query.get("classId", held["classId"]) == held["classId"]
-            and (not by_date or within(held["scheduledStartTime"]) or within(stamp(world.touched[session_id])))
+            and (not by_date or any(start <= day < end for day in _days(world, held)))
         ]
         shown = [_listed(world, held) for held in _page(found, query)]
     return {"sessions": shown} | _counts(found, query)
@@ -167,6 +168,10 @@ def _listed(world: World, held: Json) -> Json:
         "end_time": held.get("end_time"),
         "studentCount": len(held["students"]),
     }
+
+
+def _days(world: World, held: Json) -> tuple[str, str]:
+    return held["scheduledStartTime"][:10], stamp(world.touched[held["_id"]])[:10]
 
 
 def _within(query: Mapping[str, str]) -> Callable[[str], bool]:

@@ -93,7 +93,7 @@ class World:
                 "userId": self.people[found["teacher"]],
                 "joinedRequest": list(found["students"]),
                 "coTeachers": list(found["coTeachers"]),
-                "suspendedStudents": list(found["suspendedStudents"]),
+                "suspendedStudents": _suspensions(found),
             }
 
     def roster(self, class_id: str, institute: str, *, teachers: bool) -> Json | None:
@@ -108,7 +108,7 @@ class World:
                 "joinedRequest": [dict(self.people[user_id]) for user_id in found["students"]],
                 "pendingRequest": [],
                 "coTeachers": [dict(self.people[user_id]) for user_id in found["coTeachers"]] if teachers else [],
-                "suspendedStudents": list(found["suspendedStudents"]),
+                "suspendedStudents": _suspensions(found),
             }
 
     def staff(self, institute: str) -> Json:
@@ -129,6 +129,11 @@ class World:
                     for user_id in ids
                 ]
             }
+
+
+def _suspensions(classroom: Json) -> list[Json]:
+    """Who is suspended, as objects that have no `_id` (seen in clients, undocumented)."""
+    return [{"userId": user_id, "reason": "SUSPEND"} for user_id in classroom["suspendedStudents"]]
 
 
 def new_id(rng: random.Random) -> str:

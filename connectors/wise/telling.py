@@ -19,7 +19,7 @@ from bridge.core.settings import Settings
 from bridge.core.signing import fingerprint
 from bridge.core.source import Found
 from connectors.wise import attendance, enrolling
-from connectors.wise.nouns import is_cancelled, maybe_id, session, wise_id
+from connectors.wise.nouns import began, ended, is_cancelled, maybe_id, recording_name, session, wise_id
 from connectors.wise.paying import class_of, student_of
 from connectors.wise.readings import invoice_reference
 
@@ -131,24 +131,22 @@ def taken_place(session_id: str, held: Payload, told_at: datetime | None, settin
     All of it happened when the feed tells of it, or else when the meeting began and ended, which is all that is known.
     Nobody meets in Zoom for a session in a room, whose start and end therefore have no webhook (inferred).
     """
-    began = held.first("start_time", "startTime").maybe_time()
-    ended = held.first("end_time", "endTime").maybe_time()
+    start, end = began(held), ended(held)
     if held.at("type").value != "OFFLINE":
-        for kind, word, moment in (("MeetingStartedEvent", "started", began), ("MeetingEndedEvent", "ended", ended)):
+        for kind, word, moment in (("MeetingStartedEvent", "started", start), ("MeetingEndedEvent", "ended", end)):
             if moment is not None:
                 body = _meeting(kind, word, session_id, held, moment)
                 yield Found(kind=kind, body=body, occurred_at=told_at or moment, fact=f"session/{session_id}|{word}")
-    at = told_at or ended or began
+    at = told_at or end or start
     if at is None:
         return
     class_id, teacher = maybe_id(held.at("classId")), maybe_id(held.at("userId"))
     for film in held.at("recordings").items():
-        part = film.at("partIndex").maybe_text()
-        if part is not None:
+        name = recording_name(session_id, film)
+        if name is not None:
             about = _present({"sessionId": session_id, "classId": class_id, "userId": teacher})
             body = _call("RecordingCompletedEvent", about | {"recordings": [film.value]})
-            known = f"recording/{session_id}.{part}"
-            yield Found(kind="RecordingCompletedEvent", body=body, occurred_at=at, fact=known)
+            yield Found(kind="RecordingCompletedEvent", body=body, occurred_at=at, fact=f"recording/{name}")
     if held.at("attendanceRecorded").maybe_flag():
         ids = _present({"_id": session_id, "classId": class_id, "userId": teacher})
         one = attendance.computation(session_id, held, settings)
@@ -199,6 +197,11 @@ def membership(place: Place, known: Event | None) -> Found:
     return Found(kind=kind, body=_call(kind, payload), occurred_at=place.at, fact=told or anew)
 
 
+# Others are TUTOR_PAYOUT and WISE_PREMIUM: what a teacher gets and what the institute owes Wise stand in the same list
+# and have no webhook (transactions of the API as Wise's own request collection "Wise APIs" shows them).
+_OF_STUDENTS: Final = "FEE_COLLECTION"
+
+
 def charged(entry: Payload) -> Found | None:
     """A transaction as the webhook about it; None for those that have none, or no name.
 
@@ -208,6 +211,8 @@ def charged(entry: Payload) -> Found | None:
     at = max((time for time in times if time is not None), default=None)
     student, class_id = student_of(entry), maybe_id(class_of(entry))
     if at is None or entry.at("status").value != "CHARGED" or maybe_id(student) is None:
+        return None
+    if entry.first("transactionType", "metadata.invoiceType").maybe_text() not in (None, _OF_STUDENTS):
         return None
     room = _present({"_id": class_id, "name": entry.at("classroom", "name").maybe_text()})
     who = _present({"_id": wise_id(student), "name": student.at("name").maybe_text()})

@@ -340,6 +340,101 @@ def test_the_minutes_are_those_between_joining_and_leaving() -> None:
     pytest.fail("no attendance was computed")
 
 
+SECONDS = {"wiseUserId": "u1", "name": "Ada Lovelace", "duration": 2926}
+
+
+def attendance_of(*lines: Json, settings: Settings = SETTINGS, **more: object) -> list[tuple[str, str, int | None]]:
+    """Address, status and minutes of everybody, as a session's answer with these participants comes to."""
+    held = {"_id": "s1", "classId": "c1", "meetingStatus": "ENDED", "attendanceRecorded": True, "duration": 2926000}
+    answer = {"status": 200, "message": "Success", "data": held | {"participants": list(lines)} | more}
+    (event,) = events("AttendanceComputedEvent", {"session": {"_id": "s1", "classId": "c1"}})
+    found = []
+    for child in enriched(WISE, event, Answering(answer=answer, settings=settings)):
+        assert child.data.person is not None
+        assert child.data.attendance is not None
+        attendance = child.data.attendance
+        found.append((child.data.person.email or "", attendance.status or "", attendance.minutes))
+    return found
+
+
+def test_a_participants_time_is_in_seconds_while_the_sessions_own_is_in_milliseconds() -> None:
+    assert attendance_of(SECONDS) == [("", "present", 49)]
+    assert attendance_of(SECONDS, settings=settings_of(duration_unit="ms")) == [("", "present", 0)]
+
+
+@pytest.mark.parametrize(
+    "length",
+    [
+        {},
+        {"duration": None, "start_time": "2026-03-02T09:00:00Z", "end_time": "2026-03-02T09:49:00Z"},
+        {"duration": None, "scheduledStartTime": "2026-03-02T09:00:00Z", "scheduledEndTime": "2026-03-02T10:00:00Z"},
+        {"duration": None},
+    ],
+)
+def test_nobody_was_in_a_session_for_longer_than_it_was(length: Json) -> None:
+    """Times in milliseconds are known by the one who was there longest, even where another was there for a moment."""
+    whole, moment = SECONDS | {"duration": 2926000}, {"wiseUserId": "u2", "name": "Bob", "duration": 1500}
+    assert attendance_of(whole, moment, **length) == [("", "present", 49), ("", "present", 0)]
+    assert attendance_of(SECONDS, moment, **length) == [("", "present", 49), ("", "present", 25)]
+
+
+def test_the_time_in_the_meeting_goes_before_the_other_one() -> None:
+    assert attendance_of(SECONDS | {"inMeetingDuration": 1800}) == [("", "present", 30)]
+
+
+def test_a_participants_line_has_the_address_of_the_zoom_account_and_the_attendees_have_that_of_wise() -> None:
+    line = SECONDS | {"user_email": "ada@zoom.example"}
+
+    assert attendance_of(line) == [("ada@zoom.example", "present", 49)]
+    own = {"_id": "u1", "name": "Ada Lovelace", "email": "ada@wise.example"}
+    assert attendance_of(line, attendees=[own]) == [("ada@wise.example", "present", 49)]
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "minutes"),
+    [
+        ({"absolutePercentAttendance": 80}, "present", None),
+        ({"absolutePercentAttendance": 0}, "absent", None),
+        ({"absolutePercentAttendance": 100, "duration": 0}, "present", 0),
+        ({"absolutePercentAttendance": 0, "duration": 0}, "absent", 0),
+        ({}, "unknown", None),
+    ],
+)
+def test_a_share_of_the_session_tells_who_came_where_no_time_does(line: Json, status: str, minutes: int | None) -> None:
+    assert attendance_of({"wiseUserId": "u1", "name": "Ada"} | line) == [("", status, minutes)]
+
+
+def test_who_is_expected_and_has_no_time_was_absent() -> None:
+    """A session yet to come has `attendees` as well, so being in that list is no sign of having come."""
+    assert attendance_of(attendees=[{"_id": "u2", "email": "bo@wise.example"}]) == [("bo@wise.example", "absent", None)]
+
+
+@pytest.mark.parametrize(
+    ("status", "held"), [("UPCOMING", False), ("CANCELLED", False), ("MISSED", False), ("ENDED", True), (None, True)]
+)
+def test_the_planned_start_of_a_session_that_is_not_held_is_no_start(status: str | None, held: bool) -> None:
+    """Until a meeting begins, `start_time` is a copy of `scheduledStartTime`."""
+    at = "2026-09-14T09:00:00.000Z"
+    value = Payload({"meetingStatus": status, "scheduledStartTime": at, "start_time": at, "end_time": at})
+
+    planned = nouns.session("s1", value)
+
+    assert planned.scheduled_start == datetime(2026, 9, 14, 9, tzinfo=UTC)
+    assert (planned.actual_start is not None) == (planned.actual_end is not None) == held
+
+
+def test_the_first_parts_of_two_meetings_of_one_session_are_two_recordings() -> None:
+    films = [{"partIndex": 1, "sessionIndex": index, "url": f"https://films.example/{index}"} for index in (1, 2)]
+
+    keys = [
+        event.data.artifact.key
+        for event in events("RecordingCompletedEvent", {"sessionId": "s1", "recordings": films})
+        if event.data.artifact is not None
+    ]
+
+    assert keys == ["wise:s1.1", "wise:s1.2.1"]
+
+
 def test_attendance_that_is_not_recorded_yet_is_asked_for_again_in_a_minute() -> None:
     platform = simulator.platform(seed=6, people=30)
     platform.attendance_lag = 1
@@ -464,6 +559,7 @@ FIELDS = [
     *("teacher", "certificate", "transaction", "metadata", "amount", "overDue", "value", "currency", "_id", "classId"),
     *("userId", "name", "email", "event_ts", "suspended", "index", "type", "installmentId", "chargedAt", "createdAt"),
     *("meetingStatus", "title", "participants", "students", "attendees", "duration", "wiseUserId", "isTeacher"),
+    *("inMeetingDuration", "absolutePercentAttendance", "user_email", "partIndex", "sessionIndex"),
 ]
 WISE_LIKE = st.recursive(
     JSON | st.sampled_from(["66aa10ada0ada0ada0ada001", "INR", "2026-09-14T09:00:00Z", 1, True]),

@@ -16,6 +16,7 @@ from bridge.config.connectors import source_connector
 from bridge.core.errors import SourceUnavailable
 from bridge.core.events import Event, Json, stamp
 from bridge.core.nouns import Course, Enrolment, Person, Session
+from bridge.core.payload import Payload
 from bridge.core.settings import Settings
 from bridge.core.simulation import Call
 from bridge.core.source import Found, Verified
@@ -25,7 +26,8 @@ from bridge.flow.reconcile import delivery_of, marked
 from bridge.outbound.source_api import Context
 from bridge.testing.conforming_simulator import MADE_UP, as_inbound, simulated_settings
 from bridge.testing.simulated_api import always, simulated_api
-from connectors.wise import simulator, source
+from connectors.wise import asking, simulator, source
+from connectors.wise.enrolling import roster
 from connectors.wise.gaps import together
 
 WISE = source_connector(Path(source.__file__).parent, source, simulator)
@@ -252,6 +254,19 @@ def test_a_class_decides_what_an_event_about_somebody_in_it_comes_to(bridge: Bri
 
     assert event.type == "enrolment.removed"
     assert event.data.enrolment == Enrolment(role="learner", status="removed")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["u1", {"userId": "u1", "reason": "FEE_DELAY"}, {"userId": {"_id": "u1"}, "reason": "SUSPEND"}, {"_id": "u1"}],
+)
+def test_a_suspended_student_is_named_by_the_suspension(entry: object) -> None:
+    """The list holds suspensions, which have no `_id`, and not students."""
+    data = Payload({"_id": "c1", "joinedRequest": [{"_id": "u1"}, {"_id": "u2"}], "suspendedStudents": [entry]})
+
+    held = roster(data, SETTINGS)
+
+    assert (held.status("u1"), held.status("u2")) == ("suspended", "active")
 
 
 def test_a_class_that_contradicts_a_young_event_is_asked_again(bridge: Bridge) -> None:
@@ -523,12 +538,102 @@ def test_attendance_that_is_computed_anew_is_another_fact(bridge: Bridge) -> Non
     first = {source.fact(event) for event in bridge.take(call)}
     session_id = call.body["payload"]["session"]["_id"]
     lines = bridge.platform.world.sessions[session_id]["participants"]
-    bridge.platform.world.sessions[session_id]["participants"] = [line | {"duration": 60_000} for line in lines]
+    bridge.platform.world.sessions[session_id]["participants"] = [line | {"inMeetingDuration": 60} for line in lines]
 
     second = {source.fact(event) for event in bridge.take(call)}
 
     assert len(first) == len(second) == 1
     assert first != second
+
+
+def test_a_session_that_is_planned_for_today_has_not_begun(bridge: Bridge) -> None:
+    """Its `start_time` is the planned one until its meeting begins; nobody is asked about it, and nothing is told."""
+    bridge.platform.sample("SessionsCreatedEvent")
+    bridge.platform.world.feed.clear()
+    soon = stamp(datetime.now(UTC) + timedelta(hours=2))
+    for held in bridge.platform.world.sessions.values():
+        held |= {"scheduledStartTime": soon, "start_time": soon}
+    bridge.platform.calls.clear()
+
+    found = bridge.happened()
+
+    assert {entry.kind for entry in found} <= {"SessionsCreatedEvent"}
+    assert bridge.platform.calls[DETAIL] == 0
+
+
+def test_a_session_of_the_feed_that_was_missed_has_no_meeting(bridge: Bridge) -> None:
+    call = bridge.platform.sample("AttendanceComputedEvent")
+    held = bridge.platform.world.sessions[call.body["payload"]["session"]["_id"]]
+    held |= {"meetingStatus": "MISSED", "end_time": None, "endTime": None}
+
+    kinds = {entry.kind for entry in bridge.happened() if held["_id"] in json.dumps(entry.body)}
+
+    assert not kinds & {"MeetingStartedEvent", "MeetingEndedEvent"}
+    assert "AttendanceComputedEvent" in kinds
+
+
+def test_a_meeting_is_found_that_was_held_where_it_is_tomorrow_already(bridge: Bridge) -> None:
+    """The days of the list are those of the institute's zone, and the last one does not count."""
+    call = bridge.platform.sample("MeetingEndedEvent")
+    session_id = call.body["payload"]["sessionId"]
+    now = datetime.now(UTC)
+    bridge.platform.world.feed.clear()
+    bridge.platform.world.sessions[session_id] |= {"start_time": stamp(now), "end_time": stamp(now)}
+    bridge.platform.world.touched[session_id] = now + timedelta(days=1)
+
+    facts = {entry.fact for entry in bridge.happened()}
+
+    assert f"session/{session_id}|ended" in facts
+
+
+@pytest.mark.parametrize(
+    ("about", "told"),
+    [
+        ({"transactionType": "FEE_COLLECTION"}, True),
+        ({"transactionType": "TUTOR_PAYOUT"}, False),
+        ({"transactionType": None, "metadata": {"invoiceType": "WISE_PREMIUM"}}, False),
+        ({"transactionType": None, "metadata": {"invoiceType": "FEE_COLLECTION"}}, True),
+        ({"transactionType": None}, True),
+    ],
+)
+def test_what_a_teacher_gets_or_the_institute_owes_is_no_students_payment(
+    bridge: Bridge, about: Mapping[str, object], told: bool
+) -> None:
+    bridge.platform.sample("FeePaymentCompletedEvent")
+    entry = bridge.platform.world.transactions[-1]
+    entry |= about
+
+    facts = {found.fact for found in bridge.happened()}
+
+    assert (f"payment/{entry['_id']}" in facts) == told
+
+
+def test_what_was_read_in_the_millisecond_of_an_entry_may_be_older_than_the_entry(bridge: Bridge) -> None:
+    bridge.platform.sample("StudentAddedToClassroomEvent")
+    last = next(entry for entry in reversed(bridge.platform.world.feed) if "participant" in entry)
+    path = asking.roster_path(last["classroom"]["_id"])
+    reads = set()
+    for _ in range(20):  # now and then the read below falls into the next millisecond
+        before = datetime.now(UTC)
+        bridge.api.get(path, keep=30, since=before)
+        bridge.platform.world.feed[:] = [last | {"event": last["event"] | {"eventTimestamp": stamp(before)}}]
+        bridge.platform.calls.clear()
+        bridge.happened()
+        reads.add(bridge.platform.calls[ROSTER])
+
+    assert 1 in reads
+
+
+def test_somebody_in_the_feed_may_be_a_participant_of_its_payload(bridge: Bridge) -> None:
+    bridge.platform.sample("StudentAddedToClassroomEvent")
+    last = next(entry for entry in reversed(bridge.platform.world.feed) if "participant" in entry)
+    who = last.pop("participant")
+    last["event"]["payload"] = {"participant": {"id": who["_id"], "profile": "student"}}
+    bridge.platform.world.feed[:] = [last]
+
+    (found,) = [entry for entry in bridge.happened() if entry.kind == "StudentAddedToClassroomEvent"]
+
+    assert who["_id"] in found.fact
 
 
 def test_the_feed_is_read_no_further_back_than_asked() -> None:
