@@ -1,8 +1,8 @@
 """One question to Edusign's API: a plain id in a known path, and an envelope whose `status` says what HTTP does not.
 
 HTTP 200 does not mean success, the envelope's `status` does (developers.edusign.com/docs/requests-and-responses).
-`GET /v1/course/lock/{id}` LOCKS a sheet although it is a GET: paths are made here from plain ids only, never from what
-a body says.
+`GET /v1/course/lock/{id}` LOCKS a sheet although it is a GET, and `GET /v1/student/restore/{id}` brings an archived
+student back (seen in a client): paths are made here from plain ids only, never from what a body says.
 """
 
 from __future__ import annotations
@@ -49,7 +49,12 @@ REFUSED_FOR: Final = timedelta(minutes=15)
 """A refusal in words is no outage: after so long a secondary call that gets one is left out."""
 
 _PLAIN_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_ROUTES: Final = frozenset({"lock", "unlock", "pin", "timestamps", "get-id", "by-email", "by-ids", "absence-reason"})
+_ROUTES: Final = frozenset(
+    {
+        *("lock", "unlock", "pin", "timestamps", "get-id", "by-email", "by-ids", "absence-reason", "restore"),
+        *("attendance", "send-sign-emails", "get-signature-links", "get-professors-signature-links", "white-label"),
+    }
+)
 """Words that stand in Edusign's paths where an id may stand."""
 
 
@@ -136,7 +141,10 @@ def is_young(event: Event, api: SourceApi, *, at_most: float = math.inf) -> bool
 
 
 def says_gone(answer: Payload, settings: Settings) -> bool:
-    """`message` is a text, or a list of them for validation errors; its words are nowhere documented."""
+    """`message` is a text, or a list of them for validation errors; its words are nowhere documented.
+
+    Of a sheet it is "No course with this ID found" (seen in github.com/lewagon/edusign, lib/edusign/client.rb).
+    """
     message = answer.at("message")
     try:
         said = [message] if isinstance(message.value, str) else list(message.items())

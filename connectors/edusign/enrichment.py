@@ -91,9 +91,13 @@ def _signature(role: Role, event: Event, api: SourceApi) -> Event:
 
 
 def _absence(event: Event, api: SourceApi) -> Event:
-    """An absence: whose it is and since when, by the list of justifications, and the sheet and row it is about."""
+    """An absence: whose it is and since when, by the list of justifications, and the sheet and row it is about.
+
+    One that was declared by the API is declared for a sheet, in COURSE_ID (github.com/lewagon/edusign,
+    lib/edusign/client.rb); that the list gives it back is inferred.
+    """
     data, attendance = event.data, event.data.attendance
-    sheet_id, report = id_of(data.session), attendance.report_ref if attendance else None
+    report = attendance.report_ref if attendance else None
     entry = _justification(event, api, report) if report else None
     if entry is None and report and is_young(event, api):
         raise SourceUnavailable(f"GET {asking.ABSENCES} does not show the absence yet")
@@ -106,6 +110,7 @@ def _absence(event: Event, api: SourceApi) -> Event:
         data = replace(data, person=shapes.person_of(person_id, "learner", Payload(None), api.settings))
     if entry is not None and report:
         data = replace(data, artifact=shapes.proof_of(entry, report))
+    sheet_id = id_of(data.session) or (soft_text(entry.at("COURSE_ID")) if entry else None)
     if sheet_id:
         sheet = ask(event, api, asking.SHEET, sheet_id, keep=asking.KEEP_SUBJECT, fresh=True, extra=True)
         found.append(sheet is not None)

@@ -33,6 +33,8 @@ Entry = TypeVar("Entry")
 _PAGE: Final = 100
 _COURSES: Final = 40
 _MOST_DAYS: Final = 90
+_NO_SHEET: Final = "No course with this ID found"
+"""Seen in github.com/lewagon/edusign, lib/edusign/client.rb; what is said of other objects is not known."""
 
 
 class SimulatedApi:
@@ -90,7 +92,7 @@ class SimulatedApi:
                 reply = _success(about)
             case ["v1", "course", "lock", id]:
                 self._count("GET /v1/course/lock/{courseId}")
-                reply = _success({"ID": id}) if self.school.lock_sheet(id) else _failure("Course not found")
+                reply = _success({"ID": id}) if self.school.lock_sheet(id) else _failure(_NO_SHEET)
             case ["v1", noun, "by-email", email] if noun in ("student", "professor"):
                 self._count(f"GET /v1/{noun}/by-email/{{email}}")
                 reply = _one(records.by_email(self.school, _NOUNS[noun], email), noun)
@@ -230,7 +232,7 @@ def _page(entries: Sequence[Entry], query: Mapping[str, str], size: int, show: C
 
 
 def _one(record: Json | None, noun: str) -> ApiReply:
-    return _success(record) if record else _failure(f"{noun.capitalize()} not found")
+    return _success(record) if record else _failure(_NO_SHEET if noun == "course" else f"{noun.capitalize()} not found")
 
 
 def _time(text: str | None) -> datetime | None:

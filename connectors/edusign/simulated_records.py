@@ -96,6 +96,7 @@ def absence(school: School, asked: Absence) -> Json:
     return {
         "ID": asked.id,
         "STUDENT_ID": school.id_of("student", asked.student),
+        "COURSE_ID": asked.sheet,
         "START": stamp(asked.start),
         "END": stamp(asked.end),
         "TYPE": school.id_of("reason", 1),

@@ -64,6 +64,7 @@ class Absence:
     """Somebody asks for an absence from a sheet to be excused."""
 
     id: str
+    sheet: str
     student: int
     start: datetime
     end: datetime
@@ -184,7 +185,9 @@ class School:
         with self.lock:
             id = self.id_of(f"absence|{sheet.number}", student)
             if id not in self.absences:
-                self.absences[id] = Absence(id=id, student=student, start=sheet.start, end=sheet.end, asked=self.now())
+                self.absences[id] = Absence(
+                    id=id, sheet=sheet.id, student=student, start=sheet.start, end=sheet.end, asked=self.now()
+                )
                 self._bound(self.absences)
             return id
 

@@ -76,7 +76,7 @@ class Fixed:
         return ApiReply(json=(self.by_path or {}).get(call.path, self.answer_of))
 
 
-GONE = {"status": "error", "message": "Course not found"}
+GONE = {"status": "error", "message": "No course with this ID found"}
 
 
 def found(result: object) -> Json:
@@ -247,6 +247,46 @@ def test_an_edit_of_a_sheet_that_is_gone_by_now_is_partial_with_a_known_copy_and
     session = Session(key="edusign:crs1", title="Algèbre")
     assert complete(event, api_of(Fixed(GONE), context=known(event, Data(session=session)))).enrichment == "partial"
     assert complete(event, api_of(Fixed(GONE))).enrichment == "missing"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "No course with this ID found",
+        "This professor was deleted",
+        "Error - cannot get professor by email",
+        "Student not found",
+        ["Groupe introuvable"],
+    ],
+)
+def test_a_message_that_says_that_there_is_no_such_object_is_no_outage(said: object) -> None:
+    event = event_of({"type": "on_course_edited", "courseId": "crs1"})
+    assert complete(event, api_of(Fixed({"status": "error", "message": said}))).enrichment == "missing"
+
+
+def test_other_messages_are_an_outage_and_wait() -> None:
+    event = event_of({"type": "on_course_edited", "courseId": "crs1"})
+    with pytest.raises(SourceUnavailable):
+        complete(event, api_of(Fixed({"status": "error", "message": "course locked"})))
+
+
+def test_the_simulated_api_says_of_a_sheet_that_is_gone_what_the_real_one_says() -> None:
+    answer = simulator.platform().answer(api_call("/v1/course/nothing"))
+    assert (answer.status, answer.json) == (200, GONE)
+
+
+def test_an_absence_that_names_its_sheet_is_completed_with_it() -> None:
+    entry = {"ID": "abs1", "STUDENT_ID": "stu1", "COURSE_ID": "crs1"}
+    answers = {
+        "/v1/justified-absence": found([entry]),
+        "/v1/student/stu1": found({"ID": "stu1", "FIRSTNAME": "Ada"}),
+        "/v1/course/crs1": found({"ID": "crs1", "NAME": "Algèbre"}),
+    }
+    event = event_of({"type": "on_request_justified_absence", "absenceId": "abs1"})
+    result = complete(event, api_of(Fixed(GONE, answers)))
+    assert result.enrichment == "full"
+    assert result.data.session == Session(key="edusign:crs1", title="Algèbre")
+    assert complete(event, api_of(Fixed(GONE, answers | {"/v1/course/crs1": GONE}))).enrichment == "partial"
 
 
 def test_a_new_sheet_that_the_api_does_not_show_yet_is_waited_for_and_a_deleted_one_is_not() -> None:
@@ -472,7 +512,21 @@ def test_the_api_in_maintenance_is_waited_for() -> None:
         complete(a_signature(), api_of(platform))
 
 
-@pytest.mark.parametrize("id", ["lock/crs1", "lock", "..", "../course/lock/crs1", "crs1?x=1", "crs1#", "é", "a" * 65])
+@pytest.mark.parametrize(
+    "id",
+    [
+        "lock/crs1",
+        "lock",
+        "..",
+        "../course/lock/crs1",
+        "crs1?x=1",
+        "crs1#",
+        "é",
+        "a" * 65,
+        "restore",
+        "send-sign-emails",
+    ],
+)
 def test_an_id_that_is_no_plain_id_is_never_put_into_a_path(id: str) -> None:
     api, sender = simulated_api(connector(), Fixed(found({"ID": "x"})), settings())
     for kind in ("on_student_sign", "on_course_edited", "on_teacher_sign", "on_justified_absence"):
