@@ -25,6 +25,11 @@ from bridge.outbound.auth import basic
 DEFAULT_TOKEN_SECONDS: Final = 900.0
 """For answers without expires_in: Salesforce's has none, and its sessions live from 15 minutes up."""
 
+_ZOHO_THROTTLE: Final = "Access Denied"
+"""Zoho's word, with 400, for too many requests: "You have made too many requests continuously. Please try again after
+some time." Seen in several clients, which wait 1 to 15 minutes; undocumented."""
+
+_ZOHO_PAUSE: Final = 300.0
 _ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _GRANTS: Final = {
     "oauth2_client_credentials": "client_credentials",
@@ -107,6 +112,8 @@ def granted(answer: Answer, auth: Mapping[str, Any]) -> Granted:
     except PayloadError:
         document = None
     word = "" if document is None else _text(document, "error")
+    if word == _ZOHO_THROTTLE and answer.status == 400:
+        raise TokenEndpointAway("the token endpoint has had too many requests", _ZOHO_PAUSE)
     # Zoho refuses with 200 and {"error": "invalid_code"}: seen in clients, undocumented.
     if not 200 <= answer.status < 300 or word:
         raise CredentialsRefused(_refusal(answer.status, word, auth))

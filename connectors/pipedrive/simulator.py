@@ -17,9 +17,23 @@ CLIENT: Final = ("pipedrive-client", "pipedrive-secret", "pipedrive-refresh")
 
 PERSON_KEY: Final = "1" * 40
 DEAL_KEY: Final = "2" * 40
-"""The custom fields that hold the bridge's keys."""
+GRADE: Final = "3" * 40
+"""The custom fields that hold the bridge's keys and a grade."""
 
 _RECORDS: Final = re.compile(r"/api/v2/(?P<kind>persons|deals)(?:/(?P<rest>search|\d+))?")
+_SEARCHED: Final[Mapping[str, set[str]]] = {
+    "persons": {"custom_fields", "email", "name", "notes", "phone"},
+    "deals": {"custom_fields", "notes", "title"},
+}
+_WRITTEN: Final[Mapping[str, set[str]]] = {
+    "persons": {"name", "owner_id", "org_id", "emails", "phones", "visible_to", "label_ids", "custom_fields"},
+    "deals": {
+        *("title", "owner_id", "person_id", "org_id", "pipeline_id", "stage_id", "value", "currency", "status"),
+        *("probability", "lost_reason", "visible_to", "expected_close_date", "label_ids", "custom_fields"),
+    },
+}
+"""What version 2 of the API takes, as in github.com/pipedrive/client-nodejs, src/versions/v2."""
+
 _BASIC: Final = "Basic cGlwZWRyaXZlLWNsaWVudDpwaXBlZHJpdmUtc2VjcmV0"
 
 
@@ -38,11 +52,12 @@ def settings(url: str) -> Json:
         "auth": {"kind": "header", "value": TOKEN},
         "person_key_field": PERSON_KEY,
         "deal_key_field": DEAL_KEY,
+        "custom_fields": {"last_grade": GRADE},
     }
 
 
 class SimulatedPipedrive:
-    """`fault` is `burst` (429), `daily` (429, nothing left) or `shut_out` (Cloudflare's page).
+    """`fault` is `burst` (429), `daily` (429, nothing left), `shut_out` (Cloudflare's page) or `unpaid` (402).
 
     `search_lag` is how many calls go by before the search finds what was written.
     """
@@ -63,6 +78,14 @@ class SimulatedPipedrive:
             person = {"name": name, "emails": [{"value": email}], "custom_fields": {PERSON_KEY: key}}
             self._records["persons"][id], self._written[id] = person, -(10**6)
 
+    def note_down(self, kind: str, id: int, field: str, value: str) -> None:
+        """Something that somebody in the office wrote into a custom field."""
+        with self._lock:
+            self._records[kind].setdefault(id, {"name": "Somebody", "custom_fields": {}})["custom_fields"][field] = (
+                value
+            )
+            self._written.setdefault(id, -(10**6))
+
     def effects(self) -> Json:
         """Persons and deals by id, and all notes."""
         with self._lock:
@@ -82,9 +105,11 @@ class SimulatedPipedrive:
     def _faulty(self) -> ApiReply | None:
         if self.fault == "shut_out":
             return ApiReply(status=403, text="<html><title>Access denied</title></html>")
+        if self.fault == "unpaid":
+            return _error(402, "Company account is not open")
         if self.fault is not None:
             left = "0" if self.fault == "daily" else "20000"
-            headers = {"x-ratelimit-reset": "2", "x-daily-ratelimit-token-remaining": left}
+            headers = {"Retry-After": "2", "x-ratelimit-reset": "2", "x-daily-ratelimit-token-remaining": left}
             return ApiReply(status=429, json={"success": False, "error": "Rate limit exceeded"}, headers=headers)
         return None
 
@@ -97,29 +122,55 @@ class SimulatedPipedrive:
 
     def _recorded(self, call: ApiCall, kind: str, rest: str | None) -> ApiReply:
         match call.method, rest:
-            case "GET", "search" | None:
-                return self._listed(kind, call.query, searched=rest is not None)
+            case "GET", "search":
+                return self._found(kind, call.query)
+            case "GET", None:
+                return self._listed(kind, call.query)
             case "POST", None:
-                if not call.json.get("name" if kind == "persons" else "title"):
-                    return _error(400, "Validation failed")
-                id = next(self._ids)
-                self._records[kind][id] = {"custom_fields": {}, **call.json}
-                self._written[id] = self._calls
-                return _data({"id": id}, status=201)
-            case "PATCH", str() if rest.isdigit():
-                record = self._records[kind].get(int(rest))
-                if record is None:
-                    return _error(404, "Not found")
-                fields = record["custom_fields"] | call.json.get("custom_fields", {})
-                record.update({**call.json, "custom_fields": fields})
-                return _data({"id": int(rest)})
+                return self._added(kind, call.json)
+            case "GET" | "PATCH", str() if rest.isdigit():
+                return self._one(call, kind, int(rest))
         return _error(404, "Unknown method.")
 
-    def _listed(self, kind: str, query: Mapping[str, str], *, searched: bool) -> ApiReply:
+    def _added(self, kind: str, body: Json) -> ApiReply:
+        if not body.get("name" if kind == "persons" else "title") or _wrong(kind, body):
+            return _error(400, "Validation failed")
+        id = next(self._ids)
+        self._records[kind][id] = {"custom_fields": {}, **body}
+        self._written[id] = self._calls
+        return _data({"id": id}, status=201)
+
+    def _one(self, call: ApiCall, kind: str, id: int) -> ApiReply:
+        record = self._records[kind].get(id)
+        if record is None:
+            return _error(404, "Not found")
+        if call.method == "PATCH":
+            if _wrong(kind, call.json):
+                return _error(400, "Validation failed")
+            fields = record["custom_fields"] | call.json.get("custom_fields", {})
+            record.update({**call.json, "custom_fields": fields})
+        return _data({"id": id, **record})
+
+    def _found(self, kind: str, query: Mapping[str, str]) -> ApiReply:
+        limit, exact = int(query.get("limit", 100)), query.get("exact_match", "false")
+        fields = set(query["fields"].split(","))
+        if not query.get("term") or exact not in ("true", "false") or limit > 100 or not fields <= _SEARCHED[kind]:
+            return _error(400, "Validation failed")
+        hits = [{"result_score": 1, "item": self._shown(kind, id)} for id in self._hits(kind, query)]
+        return _data({"items": hits[:limit]}, additional_data={"next_cursor": None})
+
+    def _shown(self, kind: str, id: int) -> Json:
+        """As a search shows a record: values without the names of their fields."""
+        record = self._records[kind][id]
+        held = [value for value in record["custom_fields"].values() if value is not None]
+        emails = [entry["value"] for entry in record.get("emails", ())]
+        return {"id": id, "type": kind[:-1], "custom_fields": held} | ({"emails": emails} if kind == "persons" else {})
+
+    def _listed(self, kind: str, query: Mapping[str, str]) -> ApiReply:
         limit = int(query.get("limit", 100))
-        if searched:
-            hits = [{"result_score": 1, "item": {"id": id}} for id in self._hits(kind, query)]
-            return _data({"items": hits[:limit]}, additional_data={"next_cursor": None})
+        order = (query.get("sort_by", "id"), query.get("sort_direction", "asc"))
+        if limit > 500 or order[0] not in ("id", "add_time", "update_time") or order[1] not in ("asc", "desc"):
+            return _error(400, "Validation failed")
         newest = sorted(self._records[kind].items(), reverse=True)[:limit]
         return _data([{"id": id, **record} for id, record in newest])
 
@@ -136,11 +187,26 @@ class SimulatedPipedrive:
             person = int(call.query["person_id"])
             found = [note for note in reversed(self._notes) if note["person_id"] == person]
             return _data(found[: int(call.query.get("limit", 100))] or None)
+        if not call.json.get("content"):
+            return _error(400, "Bad request")
         if call.json.get("person_id") not in self._records["persons"]:
             return _error(400, "Person not found")
         note = {"id": next(self._ids), **call.json}
         self._notes.append(note)
         return _data(note, status=201)
+
+
+def _wrong(kind: str, body: Json) -> bool:
+    """Whether version 2 would refuse it: it knows no other names, and turns no text into a number or the reverse."""
+    fields = body.get("custom_fields", {})
+    return (
+        not body.keys() <= _WRITTEN[kind]
+        or any(not re.fullmatch(r"[0-9a-f]{40}", name) or value == [] for name, value in fields.items())
+        or not isinstance(body.get("value", 0), int | float)
+        or not isinstance(body.get("person_id", 0), int)
+        or body.get("status", "open") not in ("open", "won", "lost")
+        or any(not entry.get("value") for name in ("emails", "phones") for entry in body.get(name, ()))
+    )
 
 
 def _held(record: Json, fields: str) -> set[str]:

@@ -1,9 +1,9 @@
 """Zoho CRM's oddities: the word in front of the token is its own; a batch's answer says per record, in the order of
 the records, whether it was done, and a wholly failed one says so below a 400; which record is meant hangs on a field
-that Zoho checks for duplicates; a search that finds nothing answers 204 and lags behind writes; notes have no key, so
-theirs stands in a last line and is looked for before one is written.
+that Zoho checks for duplicates; a search that finds nothing answers 204, lags behind writes and finds what only looks
+alike; notes have no key, so theirs stands in a last line and is looked for before one is written.
 
-zoho.com/crm/developer/docs/api/v8: upsert-records, search-records, notes.
+zoho.com/crm/developer/docs/api/v8: upsert-records, search-records, notes; answers as in github.com/zoho/crm-oas, v8.0.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ from bridge.core.target import Answer, Ask, Conversation, Message, Outcome, Requ
 Lookup = Generator[Ask, Answer, str | None]
 """Ends with Zoho's id of a contact, or None where there is none."""
 
-# Codes of single records that pass. Are there more? A code that is not here is taken for the data's fault.
-_PASSING: Final = frozenset(("INTERNAL_ERROR", "RECORD_LOCKED", "CANNOT_PROCESS"))
+# Codes of single records that pass: a lock and an approval end when a person ends them. Are there more? A code that is
+# not here is taken for the data's fault (github.com/zoho/crm-oas, v8.0/record/operations/upsertRecords).
+_PASSING: Final = frozenset(
+    ("INTERNAL_ERROR", "RECORD_LOCKED", "CANNOT_PROCESS", "NOT_APPROVED", "DEPENDENT_SERVICE_ERROR")
+)
 
 _EACH: Final = ({"status": 400, "json_path": "data", "exists": True, "as": "ok"},)
 """A 400 that speaks of each record is looked at like any other answer to a batch."""
@@ -58,7 +61,7 @@ def _together(
     answer = yield _ask("POST", f"{module}/upsert", settings, _quietly(body, settings), answers=_EACH)
     results = _records(answer)
     if len(results) == len(group):
-        return {message.key: _judged(result, message) for message, result in zip(group, results, strict=True)}
+        return {message.key: _judged(result, message, field) for message, result in zip(group, results, strict=True)}
     if len(group) == 1:
         return {group[0].key: Outcome(verdict=Verdict.RETRY, reason="Zoho does not say what became of it")}
     outcomes: dict[str, Outcome] = {}
@@ -70,6 +73,8 @@ def _together(
 def _clear_fields(messages: Sequence[Message], settings: Settings) -> Conversation:
     [message] = messages
     contact = yield from _contact(message.params["key"], settings)
+    if contact is None and message.attempt == 1:  # the search answers 204 for what was written a moment ago
+        return [Outcome(verdict=Verdict.RETRY, reason="there is no such contact, or the search does not know it yet")]
     if contact is None:
         return [Outcome(verdict=Verdict.OK, reason="there is no such contact, and so nothing to empty")]
     body: Json = {"data": [dict.fromkeys(message.params["names"])]}
@@ -109,30 +114,44 @@ def _place(message: Message, settings: Settings) -> tuple[str, str]:
 
 
 def _contact(key: str, settings: Settings) -> Lookup:
-    # A criterion's own signs are escaped; developers write \( \) \, and \\.
-    value = re.sub(r"([(),\\])", r"\\\1", key)
-    query = {"criteria": f"({settings.options['key_field']}:equals:{value})", "per_page": "1"}
+    # A criterion's own signs are escaped: \( \) and \, are documented (help.zoho.com, "Kaizen #82"); is \\ needed?
+    value, field = re.sub(r"([(),\\])", r"\\\1", key), settings.options["key_field"]
+    query = {"criteria": f"({field}:equals:{value})", "fields": field, "per_page": "10"}
     answer = yield _ask("GET", "Contacts/search", settings, query=query, harmless=True)
-    found = _records(answer)
-    return str(found[0]["id"]) if found else None
+    # `equals` also finds what looks alike (seen in clients, undocumented), and somebody else must not be written to.
+    same = (found for found in _records(answer) if str(found.get(field, key)).casefold() == key.casefold())
+    return next((str(found["id"]) for found in same), None)
 
 
-def _judged(result: Json, message: Message) -> Outcome:
-    """What became of one record: done, a passing trouble, or its own fault, with the field if it is one of ours."""
-    details = result.get("details")
-    details = details if isinstance(details, dict) else {}
+def _judged(result: Json, message: Message, key_field: str | None = None) -> Outcome:
+    """What became of one record: done, a passing trouble, or its own fault, with the fields that are ours."""
+    details = _details(result)
     if result.get("status") == "success":
         done = result.get("action")
         stored = details.get("id")
         reason = {"insert": "created", "update": "updated"}.get(str(done), "")
         return Outcome(verdict=Verdict.OK, reason=reason, target_id=None if stored is None else str(stored))
-    code = str(result.get("code", ""))
-    reason = code if re.fullmatch(r"[A-Z_]{3,40}", code) else "refused"
-    field = details.get("api_name")
-    ours = [*(message.params.get("fields") or {}), *message.params.get("names", ()), "Last_Name", "Email"]
-    if field in ours:
-        reason = f"{reason}: {field}"
-    return Outcome(verdict=Verdict.RETRY if code in _PASSING else Verdict.PERMANENT, reason=reason)
+    # MULTIPLE_OR_MULTI_ERRORS lists what is wrong with one record; else the result itself says it.
+    faults = [fault for fault in details.get("errors") or () if isinstance(fault, dict)] or [result]
+    codes = [str(fault.get("code", "")) for fault in faults]
+    said = dict.fromkeys(code if re.fullmatch(r"[A-Z_]{3,40}", code) else "refused" for code in codes)
+    ours = [*(message.params.get("fields") or {}), *message.params.get("names", ()), "Last_Name", "Email", key_field]
+    fields = dict.fromkeys(str(name) for fault in faults if (name := _details(fault).get("api_name")) in ours)
+    reason = f"{', '.join(said)}: {', '.join(fields)}" if fields else ", ".join(said)
+    passes = all(_passes(code, _details(fault), message, key_field) for code, fault in zip(codes, faults, strict=True))
+    return Outcome(verdict=Verdict.RETRY if passes else Verdict.PERMANENT, reason=reason)
+
+
+def _passes(code: str, details: Json, message: Message, key_field: str | None) -> bool:
+    """Of two inserts of one key at the same time one is a duplicate: asked for again it is an update."""
+    if code == "DUPLICATE_DATA":
+        return key_field is not None and details.get("api_name") == key_field and message.attempt == 1
+    return code in _PASSING and details.get("dependency_error") != "NO_PERMISSION"
+
+
+def _details(result: Json) -> Json:
+    details = result.get("details")
+    return details if isinstance(details, dict) else {}
 
 
 def _only(answer: Answer, message: Message) -> Outcome | None:

@@ -65,13 +65,57 @@ def test_what_was_added_and_not_answered_is_found_although_the_search_lags(
     company(server).search_lag = 1000
     before = len(server.effects()[kind])
     way = way_to(server, PIPEDRIVE, tmp_path)
-    looks = 1 if operation == "add_note" else 0  # a note is looked for at the same path
 
-    server.fail(Fault(name="drop", path=f"/{kind}$", after=looks, calls=1))
+    server.fail(Fault(name="drop", path=f"/{kind}$", after=1, calls=1))  # not when it is looked for, when it is written
     assert verdicts(way.send(one(operation, params))) == ["retry"]
     assert len(server.effects()[kind]) == before + 1
     assert verdicts(way.send(one(operation, params, attempt=2))) in (["ok"], ["duplicate"])
     assert len(server.effects()[kind]) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("operation", "params", "kind"),
+    [("upsert_person", GRACE, "persons"), ("upsert_deal", {"key": "wise:inv-1", "title": "Tuition"}, "deals")],
+)
+def test_two_events_at_the_same_time_add_one_record_although_the_search_lags(
+    operation: str, params: dict[str, Any], kind: str, server: SimulatedTargetServer, tmp_path: Path
+) -> None:
+    company(server).search_lag = 1000
+    before = len(server.effects()[kind])
+    way = way_to(server, PIPEDRIVE, tmp_path)
+    assert verdicts([*way.send(one(operation, params)), *way.send(one(operation, params))]) == ["ok", "ok"]
+    assert len(server.effects()[kind]) == before + 1
+
+
+def test_fields_of_a_person_who_was_added_a_moment_ago_are_emptied(
+    server: SimulatedTargetServer, tmp_path: Path
+) -> None:
+    company(server).search_lag = 1000
+    way = way_to(server, PIPEDRIVE, tmp_path)
+    way.send(one("upsert_person", {**GRACE, "fields": {"3" * 40: "10"}}))
+    for person in ({"key": GRACE["key"]}, {"email": GRACE["email"].upper()}):
+        assert verdicts(way.send(one("clear_fields", {"person": person, "names": ["3" * 40]}))) == ["ok"]
+    [grace] = [held for held in server.effects()["persons"].values() if held["name"] == GRACE["name"]]
+    assert grace["custom_fields"]["3" * 40] is None
+
+
+@pytest.mark.parametrize("kind", ["persons", "deals"])
+def test_a_key_that_stands_in_another_field_is_not_the_key(
+    kind: str, server: SimulatedTargetServer, tmp_path: Path
+) -> None:
+    company(server).note_down(kind, 5, "9" * 40, "wiseflow:2")
+    company(server).note_down(kind, 6, simulator.PERSON_KEY if kind == "persons" else simulator.DEAL_KEY, "WISEFLOW:2")
+    before = server.effects()[kind]
+    operation = ("upsert_person", GRACE) if kind == "persons" else ("upsert_deal", {"key": "wiseflow:2", "title": "T"})
+    [outcome] = way_to(server, PIPEDRIVE, tmp_path).send(one(*operation))
+    after = server.effects()[kind]
+    assert (outcome.verdict.value, outcome.reason) == ("ok", "added")
+    assert {id: after[id] for id in before} == before
+
+
+def test_nothing_is_lost_while_the_account_is_not_paid(server: SimulatedTargetServer, tmp_path: Path) -> None:
+    company(server).fault = "unpaid"
+    assert verdicts(way_to(server, PIPEDRIVE, tmp_path).send(one("upsert_person", GRACE))) == ["auth"]
 
 
 def test_a_person_whose_address_changed_is_known_by_key(server: SimulatedTargetServer, tmp_path: Path) -> None:

@@ -95,6 +95,30 @@ def test_that_a_contact_is_missing_says_nothing_about_zoho(server: SimulatedTarg
     assert (verdicts(said.outcomes), said.together) == (["retry"], False)
 
 
+def test_fields_of_a_contact_who_was_written_a_moment_ago_are_emptied_on_a_second_try(
+    server: SimulatedTargetServer, tmp_path: Path
+) -> None:
+    way, clear = way_to(server, ZOHO, tmp_path), {"key": "0@example.test", "names": ["Last_Grade"]}
+    way.send(messages("upsert_contact", {"key": "0@example.test", "fields": {"Last_Name": "N", "Last_Grade": "10"}}))
+    account(server).search_lag = 1
+    assert verdicts(way.send(messages("clear_fields", clear))) == ["retry"]
+    assert verdicts(way.send(messages("clear_fields", clear))) == ["ok"]
+    [contact] = [one for one in server.effects()["modules"]["Contacts"].values() if one["Email"] == "0@example.test"]
+    assert contact["Last_Grade"] is None
+
+
+def test_whose_address_only_looks_alike_is_left_alone(server: SimulatedTargetServer, tmp_path: Path) -> None:
+    account(server).put("110", {"Last_Name": "Other", "Email": "a.da@example.test", "Last_Grade": "12"})
+    way = way_to(server, ZOHO, tmp_path)
+    for operation, params in (
+        ("clear_fields", {"key": "ad.a@example.test", "names": ["Last_Grade"]}),
+        ("add_note", {"key": "ad.a@example.test", "content": "x"}),
+    ):
+        assert verdicts(way.send(messages(operation, params))) == ["retry"]
+    effects = server.effects()
+    assert (effects["modules"]["Contacts"]["110"]["Last_Grade"], effects["notes"]) == ("12", [])
+
+
 def test_workflows_start_only_where_the_settings_want_them(server: SimulatedTargetServer, tmp_path: Path) -> None:
     contact = messages("upsert_contact", *people(1))
     way_to(server, ZOHO, tmp_path).send(contact)

@@ -241,6 +241,7 @@ def test_refused_credentials_say_what_to_check_and_nothing_else(platform: Platfo
     [
         (Reply(503), "the token endpoint answered 503"),
         (Reply(429, b"", {"Retry-After": "120"}), "the token endpoint answered 429"),
+        (as_json({"error": "Access Denied", "status": "failure"}, 400), "too many requests"),
         (Reply(200, b"<html>maintenance"), "holds no token"),
         (as_json({"token_type": "Bearer"}), "holds no token"),
         (as_json(["t"]), "holds no token"),
