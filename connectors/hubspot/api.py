@@ -18,6 +18,9 @@ SEEN: Final = {"as": "ok"}
 
 _EXISTING: Final = re.compile(r"Existing ID: ?(\d+)")
 
+# Of a unique property's value that another record has HubSpot says VALIDATION_ERROR; seen in clients, undocumented.
+_TAKEN: Final = re.compile(r"CONFLICTING_UNIQUE_VALUE|already has that value")
+
 
 def records(settings: Settings, kind: str) -> str:
     """The address of a kind of records: `/crm/v3/objects/contacts`, with a date `/crm/objects/2026-09/contacts`."""
@@ -89,12 +92,15 @@ def existing(error: Json) -> str | None:
     return found[1] if found else None
 
 
-def trace_of(result: Json) -> str | None:
-    """Which input a result or an error of a batch speaks of, by the trace id that we gave it."""
-    trace = result.get("objectWriteTraceId") or _context(result).get("objectWriteTraceId")
-    if isinstance(trace, list):
-        trace = trace[0] if trace else None
-    return trace if isinstance(trace, str) else None
+def taken(error: Json) -> bool:
+    """Whether another record has one of the unique values: somebody else's, or ours that was made a moment ago."""
+    return error.get("category") == "CONFLICT" or _TAKEN.search(json.dumps(error)) is not None
+
+
+def traces_of(result: Json) -> list[str]:
+    """Which inputs a result or an error of a batch speaks of, by the trace ids that we gave them."""
+    found = result.get("objectWriteTraceId") or _context(result).get("objectWriteTraceId")
+    return [trace for trace in (found if isinstance(found, list) else [found]) if isinstance(trace, str)]
 
 
 def refusal(error: Json, message: Message, settings: Settings) -> str:

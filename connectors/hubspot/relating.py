@@ -8,6 +8,7 @@ from typing import Any, Final
 from bridge.core.settings import Settings
 from bridge.core.target import Answer, Ask, Conversation, Message, Outcome, Verdict
 from connectors.hubspot.api import ask, document, records, relations, segment, texts, timeline
+from connectors.hubspot.upserting import UNSAID, objects, refused
 
 Lookup = Generator[Ask, Answer, str | None]
 """Ends with HubSpot's id of a record, or None where there is none."""
@@ -31,9 +32,9 @@ def add_note(messages: Sequence[Message], settings: Settings) -> Conversation:
     if property:
         one = {"id": message.key, "idProperty": property, "objectWriteTraceId": message.key, "properties": written}
         answer = yield ask("POST", f"{notes}/batch/upsert", settings, {"inputs": [one]})
-        results = document(answer).get("results")
+        results, errors = (objects(document(answer).get(name)) for name in ("results", "errors"))
         if not results:
-            return [None]
+            return [(yield from refused(errors[0], "notes", property, message, settings)) if errors else UNSAID]
         note = str(results[0]["id"])
         yield ask("PUT", relations(settings, "notes", note, f"default/contacts/{contact}"), settings)
         return [Outcome(verdict=Verdict.OK, reason="written", target_id=note)]

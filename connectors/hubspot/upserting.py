@@ -8,7 +8,7 @@ from typing import Any, Final
 from bridge.core.events import Json
 from bridge.core.settings import Settings
 from bridge.core.target import Answer, Ask, Conversation, Message, Outcome, Verdict
-from connectors.hubspot.api import ask, document, existing, records, refusal, segment, texts, trace_of
+from connectors.hubspot.api import ask, document, existing, records, refusal, segment, taken, texts, traces_of
 
 Exchange = Generator[Ask, Answer, Outcome]
 """The part of a conversation that is about one message."""
@@ -16,7 +16,10 @@ Exchange = Generator[Ask, Answer, Outcome]
 # Categories of a batch's errors that pass. Are there more? A category that is not here is taken for the data's fault.
 _PASSING: Final = {"RATE_LIMITS": Verdict.THROTTLED, "RATE_LIMIT": Verdict.THROTTLED, "INTERNAL_ERROR": Verdict.RETRY}
 
-_TAKEN: Final = "another record has one of its unique values, and HubSpot does not say which"
+UNSAID: Final = Outcome(verdict=Verdict.RETRY, reason="HubSpot does not say what became of it")
+"""Nothing at all about an input."""
+
+TAKEN: Final = "another record has one of its unique values, and HubSpot does not say which"
 
 
 def upsert(messages: Sequence[Message], settings: Settings) -> Conversation:
@@ -47,7 +50,7 @@ def upsert_by_email(messages: Sequence[Message], settings: Settings) -> Conversa
         return [_stored(document(answer), "created")]
     other = existing(document(answer))
     if other is None:
-        return [Outcome(verdict=Verdict.RETRY, reason=_TAKEN)]
+        return [Outcome(verdict=Verdict.RETRY, reason=TAKEN)]
     answer = yield ask("PATCH", f"{contacts}/{other}", settings, known)
     return [_stored(document(answer), "updated")]
 
@@ -91,31 +94,35 @@ def _together(
     )
     found = document(answer)
     if alone and answer.status == 409:
-        return {group[0].key: (yield from _refused(found, kind, property, group[0], settings))}
-    stored = {_key_of(result, property, group): result for result in _objects(found.get("results"))}
-    refused = _objects(found.get("errors"))
-    errors = {group[0].key: refused[0]} if alone and refused else {trace_of(error): error for error in refused}
+        return {group[0].key: (yield from refused(found, kind, property, group[0], settings))}
+    stored = {_key_of(result, property, group): result for result in objects(found.get("results"))}
+    said = objects(found.get("errors"))
+    errors = {trace: error for error in said for trace in traces_of(error)}
+    if alone and said:
+        errors = {group[0].key: said[0]}
     outcomes: dict[str, Outcome] = {}
     for message in group:
         if (error := errors.get(message.key)) is not None:
-            outcomes[message.key] = yield from _refused(error, kind, property, message, settings)
+            outcomes[message.key] = yield from refused(error, kind, property, message, settings)
         elif message.key in stored or answer.status != 207:
             result = stored.get(message.key, {})
             outcomes[message.key] = _stored(result, "created" if result.get("new") else "updated")
         elif alone:
-            outcomes[message.key] = Outcome(verdict=Verdict.RETRY, reason="HubSpot does not say what became of it")
+            outcomes[message.key] = UNSAID
         else:
             outcomes |= yield from _together(kind, property, [message], settings)
     return outcomes
 
 
-def _refused(error: Json, kind: str, property: str, message: Message, settings: Settings) -> Exchange:
+def refused(error: Json, kind: str, property: str, message: Message, settings: Settings) -> Exchange:
     """What an input's error comes to: a contact that was there before us is adopted, everything else is said."""
     category = str(error.get("category", ""))
     other = existing(error)
-    if category == "CONFLICT" or other is not None:
+    if other is not None or taken(error):
         if other is None or kind != "contacts":
-            return Outcome(verdict=Verdict.PERMANENT, reason=_TAKEN)
+            # Two upserts of one key at the same time: asked for again, the one that lost is an update.
+            again = Verdict.RETRY if message.attempt == 1 else Verdict.PERMANENT
+            return Outcome(verdict=again, reason=TAKEN if category == "CONFLICT" else refusal(error, message, settings))
         if not settings.options["adopt"]:
             return Outcome(verdict=Verdict.PERMANENT, reason="a contact with its e-mail address is there already")
         return (yield from _adopted(other, property, message, settings))
@@ -142,8 +149,9 @@ def _key_of(result: Json, property: str, group: Sequence[Message]) -> str | None
     """The message that a result is about: by trace id, else by the key that the record has."""
     properties = result.get("properties")
     held = properties.get(property) if isinstance(properties, dict) else None
-    return trace_of(result) or next((message.key for message in group if message.params["key"] == held), None)
+    known = next((message.key for message in group if message.params["key"] == held), None)
+    return next(iter(traces_of(result)), known)
 
 
-def _objects(value: Any) -> list[Json]:
+def objects(value: Any) -> list[Json]:
     return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []

@@ -126,14 +126,14 @@ def test_an_app_with_oauth_needs_no_token_in_the_settings(server: SimulatedTarge
     settings = {"base_url": server.url, "auth": {**auth, "token_url": f"{server.url}/oauth/v3/token"}}
     way = Way(HUBSPOT, server.url, settings, tmp_path)
 
-    assert verdicts(way.send(messages("upsert_contact", {"key": "p1", "properties": {}}))) == ["ok"]
+    assert verdicts(way.send(messages("upsert_contact", {"key": "p1", "properties": {"firstname": "P"}}))) == ["ok"]
     assert [call.target.split("/")[1] for call in server.calls()] == ["oauth", "crm"]
 
 
 def test_without_any_login_everything_waits_for_a_person(server: SimulatedTargetServer, tmp_path: Path) -> None:
     way = Way(HUBSPOT, server.url, {"base_url": server.url}, tmp_path)
     for operation, params in (
-        ("upsert_contact", {"key": "p1", "properties": {}}),
+        ("upsert_contact", {"key": "p1", "properties": {"firstname": "P"}}),
         ("add_note", {"contact": {"id": "512"}, "body": "x"}),
         ("timeline_event", {"event_type": "t", "email": "ada@example.test"}),
     ):
@@ -183,21 +183,37 @@ def test_somebody_whom_two_platforms_know_is_one_contact_and_keeps_the_first_key
     }
 
 
-def test_one_unknown_property_refuses_the_batch_and_alone_only_its_own_message(
+def test_one_unknown_property_is_the_trouble_of_its_own_message_alone(
     server: SimulatedTargetServer, tmp_path: Path
 ) -> None:
     hubspot(server).unknown = {"graad"}
     both = messages(
-        "upsert_contact", {"key": "p1", "properties": {"ok": "1"}}, {"key": "p2", "properties": {"graad": "secret"}}
+        "upsert_contact",
+        {"key": "p1", "properties": {"firstname": "P"}},
+        {"key": "p2", "properties": {"firstname": "Q", "graad": "secret"}},
     )
-    way = way_to(server, HUBSPOT, tmp_path)
-
-    said = way.said(both)
-    assert (verdicts(said.outcomes), said.together) == (["permanent", "permanent"], True)  # so each is sent by itself
-    alone = [way.send(replace(both, messages=(message,)))[0] for message in both.messages]
-    assert verdicts(alone) == ["ok", "permanent"]
-    assert alone[1].reason == "VALIDATION_ERROR: graad"
+    said = way_to(server, HUBSPOT, tmp_path).said(both)
+    assert (verdicts(said.outcomes), said.together) == (["ok", "permanent"], False)
+    assert said.outcomes[1].reason == "VALIDATION_ERROR: graad"
     assert set(contacts(server)) == {"wiseflow:1", "p1"}
+    assert len(server.calls()) == 1
+
+
+def test_of_whom_nothing_but_a_key_is_known_no_contact_can_be_made(
+    server: SimulatedTargetServer, tmp_path: Path
+) -> None:
+    hubspot(server).nameless = False
+    way = way_to(server, HUBSPOT, tmp_path)
+    grade = {"last_grade": "10"}
+    assert verdicts(way.send(messages("upsert_contact", {"key": "p1", "properties": grade}))) == ["permanent"]
+    assert verdicts(way.send(messages("upsert_contact", {"key": "wiseflow:1", "properties": grade}))) == ["ok"]
+    assert set(contacts(server)) == {"wiseflow:1"}
+
+
+def test_an_address_is_one_in_any_case(server: SimulatedTargetServer, tmp_path: Path) -> None:
+    shouted = {"key": "p1", "properties": {"email": "ADA@example.test"}}
+    outcomes = way_to(server, HUBSPOT, tmp_path).send(messages("upsert_contact", shouted))
+    assert [outcome.target_id for outcome in outcomes] == ["512"]
 
 
 @pytest.mark.parametrize("calls", [1, 2, 3])
@@ -265,7 +281,7 @@ def test_a_relation_waits_for_its_contact_and_is_then_made_once(server: Simulate
         "associate", {"from": {"type": "contacts", "key": "p1"}, "to": {"type": "2-1234567", "key": "course:1"}}
     )
     assert verdicts(way.send(relation)) == ["retry"]
-    way.send(messages("upsert_contact", {"key": "p1", "properties": {}}))
+    way.send(messages("upsert_contact", {"key": "p1", "properties": {"firstname": "P"}}))
     assert verdicts(way.send(relation)) == ["ok"]
     assert verdicts(way.send(relation)) == ["ok"]
     assert len(server.effects()["associations"]) == 2  # one, from both ends
@@ -305,7 +321,7 @@ def test_hubspots_own_troubles_pass(
     fault: str, verdict: str, wait: float | None, server: SimulatedTargetServer, tmp_path: Path
 ) -> None:
     way = way_to(server, HUBSPOT, tmp_path)
-    contact = messages("upsert_contact", {"key": "p1", "properties": {}})
+    contact = messages("upsert_contact", {"key": "p1", "properties": {"firstname": "P"}})
     hubspot(server).fault = fault
     [outcome] = way.send(contact)
     assert (outcome.verdict.value, outcome.retry_after) == (verdict, wait)
