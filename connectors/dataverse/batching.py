@@ -30,7 +30,7 @@ def joined(requests: Sequence[Request], boundary: str) -> tuple[str, bytes]:
             b"Content-Type: application/http",
             b"Content-Transfer-Encoding: binary",
             b"",
-            f"{request.method} {urlsplit(request.url).path} HTTP/1.1".encode(),
+            f"{request.method} {urlsplit(request.url)._replace(scheme='', netloc='').geturl()} HTTP/1.1".encode(),
             *(f"{name}: {value}".encode() for name, value in headers.items()),
             b"",
             request.body,

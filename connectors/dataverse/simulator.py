@@ -62,7 +62,8 @@ class Environment:
         self.racing = 0
         self.member = True
         self.token_seconds = 3599
-        self.keys: dict[str, set[frozenset[str]]] = {"contacts": {frozenset({"bridge_personkey"})}}
+        one_key = {"contacts": "bridge_personkey", "bridge_examgrades": "bridge_key"}
+        self.keys: dict[str, set[frozenset[str]]] = {table: {frozenset({key})} for table, key in one_key.items()}
         self.rows: dict[str, dict[str, Json]] = {}
         self.logins = 0
         self._asked_in_vain = 0
@@ -132,7 +133,8 @@ class Environment:
     def _part(self, message: bytes, batch: ApiCall) -> ApiReply:
         head, _, content = message.partition(b"\r\n\r\n")
         first, _, rest = head.partition(b"\r\n")
-        method, path, _ = first.decode().split(" ")
+        method, target, _ = first.decode().split(" ")
+        path = target.partition("?")[0]
         headers = {name.lower(): value for name, value in BytesParser().parsebytes(rest + b"\r\n\r\n").items()}
         body = json.loads(content) if content else None
         try:
@@ -147,11 +149,16 @@ class Environment:
         address = _ADDRESS.fullmatch(found["row"]) if found else None
         if address is None:
             raise Refused(404, "0x8006088a", "Resource not found for the segment.")
-        table, key = address["table"], self._key(address["table"], address["key"] or "")
+        table, key = address["table"], self._key(address["table"], address["key"]) if address["key"] else {}
         match call.method:
-            case "PATCH":
+            case "POST" if not key:
+                return self._posted(table, call.json, call.headers)
+            case "GET" if key:
+                asked = self._id(table, key)
+                return ApiReply(json=self.rows[table][asked])
+            case "PATCH" if key:
                 return self._patched(table, key, call.json, call.headers)
-            case "DELETE":
+            case "DELETE" if key:
                 gone = self._id(table, key)
                 del self.rows[table][gone]
                 return ApiReply(status=204)
@@ -159,11 +166,12 @@ class Environment:
 
     def _patched(self, table: str, key: Json, body: Json, headers: Mapping[str, str]) -> ApiReply:
         primary = PRIMARY.get(table, "id")
-        if set(key) & set(body) and key.keys() != {primary}:
-            raise Refused(400, "0x80048d19", "The key property must not be in the payload.")
-        identifier = self._maybe_id(table, key)
-        if identifier is None and headers.get("if-match") == "*":
-            raise Refused(404, "0x80040217", f"A record with the specified key values does not exist in {table}.")
+        identifier, by_id = self._maybe_id(table, key), key.keys() == {primary}
+        # By an alternate key nothing is created like this: seen in clients, undocumented.
+        if identifier is None and (
+            headers.get("if-match") == "*" or (headers.get("if-none-match") == "*" and not by_id)
+        ):
+            raise _not_there(table, by_id)
         if identifier is not None and headers.get("if-none-match") == "*":
             raise Refused(412, "0x80040237", "A record with matching key values already exists.")
         values = dict(self._resolved(name, value) for name, value in body.items())
@@ -175,9 +183,18 @@ class Environment:
                 self.racing -= 1
                 raise Refused(412, "0x80060892", "A record that has these attribute values already exists.")
         else:
-            self.rows[table][identifier] |= values
-        entity = f"http://{headers.get('host', 'localhost')}/api/data/v9.2/{table}({identifier})"
-        return ApiReply(status=204, headers={"OData-Version": "4.0", "OData-EntityId": entity})
+            # "Use Upsert to Create or Update a record": a new row gets the key that the body has, an old one keeps its.
+            self.rows[table][identifier] |= {name: value for name, value in values.items() if name not in key}
+        return _done(table, identifier, headers)
+
+    def _posted(self, table: str, body: Json, headers: Mapping[str, str]) -> ApiReply:
+        for columns in self.keys.get(table, ()):
+            if self._maybe_id(table, {column: body.get(column) for column in columns}) is not None:
+                raise Refused(412, "0x80060892", "Entity Key violated. A record with the same value already exists.")
+        values = dict(self._resolved(name, value) for name, value in body.items())
+        identifier = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{table} {len(self.rows.get(table, {}))}"))
+        self.rows.setdefault(table, {})[identifier] = {PRIMARY.get(table, "id"): identifier, **values}
+        return _done(table, identifier, headers)
 
     def _key(self, table: str, text: str) -> Json:
         """`bridge_personkey='O''Hara'` or an id, as columns with values. Refuses what cannot be addressed."""
@@ -198,25 +215,41 @@ class Environment:
 
     def _maybe_id(self, table: str, key: Json) -> str | None:
         rows = self.rows.get(table, {})
-        return next((entry for entry, row in rows.items() if key.items() <= row.items()), None)
+        wanted = {column: str(value) for column, value in key.items()}  # a number of the address is text here
+        same = (entry for entry, row in rows.items() if wanted.items() <= {c: str(v) for c, v in row.items()}.items())
+        return next(same, None)
 
     def _id(self, table: str, key: Json) -> str:
         found = self._maybe_id(table, key)
         if found is None:
-            raise Refused(404, "0x80040217", f"A record with the specified key values does not exist in {table}.")
+            raise _not_there(table, key.keys() == {PRIMARY.get(table, "id")})
         return found
 
     def _resolved(self, name: str, value: Any) -> tuple[str, Any]:
         """A column; `x@odata.bind` becomes the id of the row that it names."""
         lookup, bind, _ = name.partition("@odata.bind")
+        lookup = lookup.lower()  # the column behind a navigation property
         if not bind:
             return name, value
         if value is None:
             return f"_{lookup}_value", None
-        found = _ADDRESS.fullmatch(unquote(value).removeprefix("/"))
+        # No percent-decoding here: github.com/MicrosoftDocs/powerapps-docs, issue 1895.
+        found = _ADDRESS.fullmatch(value.removeprefix("/"))
         if found is None or found["key"] is None:
             raise Refused(400, "0x80048d19", "Error identified in payload: invalid @odata.bind.")
         return f"_{lookup}_value", self._id(found["table"], self._key(found["table"], found["key"]))
+
+
+def _not_there(table: str, by_id: bool) -> Refused:
+    """ObjectDoesNotExist, or RecordNotFoundByEntityKey ("Web service error codes")."""
+    if by_id:
+        return Refused(404, "0x80040217", f"{table} With Id = … Does Not Exist")
+    return Refused(404, "0x80060891", f"A record with the specified key values does not exist in {table} entity")
+
+
+def _done(table: str, identifier: str, headers: Mapping[str, str]) -> ApiReply:
+    entity = f"http://{headers.get('host', 'localhost')}/api/data/v9.2/{table}({identifier})"
+    return ApiReply(status=204, headers={"OData-Version": "4.0", "OData-EntityId": entity})
 
 
 def _error(error: Refused, headers: Mapping[str, str] | None = None) -> ApiReply:

@@ -26,6 +26,8 @@ _MOST: Final = 200
 _PARTS: Final = 25
 _EMAIL: Final = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 _REFERENCE: Final = re.compile(r"@\{(\w+)\.id\}")
+_INHERITED: Final = {"accept", "authorization", "content-type"}
+"""Headers of a composite that its parts have too, and may not have of their own."""
 
 
 class Refused(Exception):
@@ -45,6 +47,7 @@ class Org:
     `empty_updates`   True: an update answers 204, as older versions do
     `sessions`        logins, their length, and whom the app may act for
     `rule`            the message of a validation rule that refuses every contact without an e-mail address
+    `similar`         True: a duplicate rule finds a like contact for every new one, and lets whoever insists save it
     """
 
     def __init__(self) -> None:
@@ -55,10 +58,12 @@ class Org:
         self.empty_updates = False
         self.sessions = Sessions(CLIENT, SECRET, USER)
         self.rule: str | None = None
+        self.similar = False
         self.records: dict[str, dict[str, Json]] = {kind: {} for kind in _PREFIXES}
         self.events: list[Json] = []
         self.calls = 0
         self._made = 0
+        self._may_be_like_another = False
 
     def answer(self, call: ApiCall) -> ApiReply:
         """The token endpoint, and the REST API of any version."""
@@ -70,6 +75,7 @@ class Org:
         headers = {"Sforce-Limit-Info": f"api-usage={self.calls}/{self.daily_calls}"}
         if self.limit_on or self.calls > self.daily_calls:
             return _errors(Refused(403, "REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded."), headers)
+        self._may_be_like_another = _allows(call.headers)
         try:
             reply = self._routed(call.method, call.path, call.query, call.json)
         except Refused as error:
@@ -169,20 +175,25 @@ class Org:
         requests = body["compositeRequest"]
         if len(requests) > _PARTS:
             raise Refused(400, "INVALID_INPUT", f"The maximum number of subrequests is {_PARTS}")
+        names = [request["referenceId"] for request in requests]
         before = copy.deepcopy(self.records)
         known: dict[str, str] = {}
-        parts: list[Json] = []
-        for request in requests:
+        done: dict[str, Json] = {}
+        for request in _in_order(requests, body.get("collateSubrequests", True)):
+            own = {name.lower(): value for name, value in request.get("httpHeaders", {}).items()}
+            if own.keys() & _INHERITED:
+                raise Refused(400, "INVALID_HTTP_HEADER", "This header may not be in a subrequest")
+            self._may_be_like_another = _allows(own)
             try:
                 values = _referring(request.get("body"), known)
                 reply = self._routed(request["method"], unquote(request["url"]), {}, values)
                 content, status = reply.json, reply.status
             except Refused as error:
                 content, status = _listed(error), error.status
-            known |= {request["referenceId"]: content["id"]} if isinstance(content, dict) and "id" in content else {}
-            parts.append(
-                {"body": content, "httpHeaders": {}, "httpStatusCode": status, "referenceId": request["referenceId"]}
-            )
+            name = request["referenceId"]
+            known |= {name: content["id"]} if isinstance(content, dict) and "id" in content else {}
+            done[name] = {"body": content, "httpHeaders": {}, "httpStatusCode": status, "referenceId": name}
+        parts = [done[name] for name in names]
         if body.get("allOrNone") and any(part["httpStatusCode"] >= 300 for part in parts):
             self.records = before
             for part in parts:
@@ -213,6 +224,8 @@ class Org:
                 raise Refused(400, "REQUIRED_FIELD_MISSING", "Required fields are missing: [LastName]", "LastName")
             if values.get("Email") and not _EMAIL.fullmatch(str(values["Email"])):
                 raise Refused(400, "INVALID_EMAIL_ADDRESS", "Email: invalid email address", "Email")
+            if identifier is None and self.similar and not self._may_be_like_another:
+                raise Refused(400, "DUPLICATES_DETECTED", "Use one of these records?")
             if len(values.get("LastName") or "") > 80:
                 raise Refused(400, "STRING_TOO_LONG", "Last Name: data value too large (max length=80)", "LastName")
         if identifier is None:
@@ -258,6 +271,19 @@ def settings(url: str) -> Json:
         "url": url,
         "auth": {**login, "client_id": CLIENT, "client_secret": SECRET},
     }
+
+
+def _allows(headers: Mapping[str, str]) -> bool:
+    return "allowSave=true" in headers.get("sforce-duplicate-rule-header", "")
+
+
+def _in_order(requests: list[Json], collated: bool) -> list[Json]:
+    """A composite's parts as they are run: those that are put together come in any order, here the worst one, unless
+    one refers to another or has headers ("Composite Request Body").
+    """
+    if not collated or any(part.get("httpHeaders") or _REFERENCE.search(json.dumps(part)) for part in requests):
+        return requests
+    return requests[::-1]
 
 
 def _referring(body: Any, known: Mapping[str, str]) -> Any:

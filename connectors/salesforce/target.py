@@ -4,10 +4,13 @@
   the body of a part of a composite. The code in it says more than the status: most 400s are final, a locked row is not.
 - A collection is answered with 200 whatever became of its records; results are in the order of the records.
 - In a composite that is all or none, one part failed and all others say PROCESSING_HALTED.
+- A composite's parts are put together and run in any order unless collateSubrequests is false, although a later record
+  may look an earlier one up by its external ID; and of its headers they inherit only Accept, Authorization and
+  Content-Type.
 - Messages of errors quote values; only codes and names of fields are fit to show.
 
 developer.salesforce.com, REST API Developer Guide: "Upsert Multiple Records with Fewer Round-Trips", "Composite",
-"Status Codes and Error Responses".
+"Composite Request Body" (requests_composite), "Status Codes and Error Responses".
 """
 
 from __future__ import annotations
@@ -46,6 +49,12 @@ _REFUSED: Final = {
     "INSUFFICIENT_ACCESS_OR_READONLY": "the user that the app runs as may not do this",
     "NOT_FOUND": "no such object, external ID field or record",
 }
+# A trigger or a flow of the org fails under these names, whatever it was that failed in it; a lock passes.
+_AUTOMATION: Final = {
+    "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY": "a trigger of the org failed",
+    "CANNOT_EXECUTE_FLOW_TRIGGER": "a flow of the org failed",
+}
+_LOCKED: Final = "UNABLE_TO_LOCK_ROW"
 _A_LIST: Final = ({"status": 200, "body_regex": r"\A\s*\[", "as": "ok"},)
 """A collection's answer, also one that was cut off because it is too long."""
 
@@ -155,6 +164,7 @@ def _composed(message: Message, settings: Settings) -> Conversation:
 
 
 def _composite(message: Message, settings: Settings) -> Request:
+    own_headers = _duplicate_rule(settings)
     parts = [
         {
             "method": "PATCH",
@@ -162,11 +172,13 @@ def _composite(message: Message, settings: Settings) -> Request:
             + _segment(record["key"]),
             "referenceId": record.get("name") or f"record{number}",
             "body": record["fields"],
+            **({"httpHeaders": own_headers} if own_headers else {}),
         }
         for number, record in enumerate(message.params["records"], start=1)
     ]
     path = f"{_root(settings)}/composite"
-    return _request("POST", path, {"allOrNone": True, "compositeRequest": parts}, settings)
+    body: Json = {"allOrNone": True, "collateSubrequests": False, "compositeRequest": parts}
+    return _request("POST", path, body, settings)
 
 
 def _parts(answer: Answer) -> Sequence[Mapping[str, Any]]:
@@ -193,12 +205,14 @@ def _refusal(status: int, errors: Any) -> Outcome:
     if code == _LIMIT:
         reason = "the org has used up its API calls of 24 hours"
         return Outcome(verdict=Verdict.THROTTLED, reason=reason, retry_after=_LIMIT_PAUSE)
-    if code in _PASSING:
-        return Outcome(verdict=Verdict.RETRY, reason=f"{_PASSING[code]} ({code})")
+    passing = _LOCKED if code in _AUTOMATION and _LOCKED in _message(errors) else code
+    if passing in _PASSING:
+        return Outcome(verdict=Verdict.RETRY, reason=f"{_PASSING[passing]} ({passing})")
     if code is None:
         reason = "several records have this key" if status == 300 else f"refused without a code, HTTP {status}"
         return Outcome(verdict=Verdict.RETRY if status >= 500 else Verdict.PERMANENT, reason=reason)
-    words = f"{_REFUSED[code]} ({code})" if code in _REFUSED else code
+    known = _REFUSED | _AUTOMATION
+    words = f"{known[code]} ({code})" if code in known else code
     fields = ", ".join(_fields(errors))
     return Outcome(verdict=Verdict.PERMANENT, reason=f"{words}: {fields}" if fields else words)
 
@@ -208,6 +222,12 @@ def _code(errors: Any) -> str | None:
     first = errors[0] if isinstance(errors, list) and errors else None
     code = (first.get("errorCode") or first.get("statusCode")) if isinstance(first, Mapping) else None
     return code if isinstance(code, str) and _NAME.fullmatch(code) else None
+
+
+def _message(errors: Any) -> str:
+    """The first error's words, to look for a code in them: they are not fit to show."""
+    message = errors[0].get("message")
+    return message if isinstance(message, str) else ""
 
 
 def _fields(errors: Any) -> Sequence[str]:
@@ -233,14 +253,16 @@ def _segment(text: str) -> str:
 
 
 def _request(method: str, path: str, body: Json, settings: Settings) -> Request:
-    headers = {"Content-Type": "application/json"}
-    if settings.options.get("allow_duplicates"):
-        headers["Sforce-Duplicate-Rule-Header"] = "allowSave=true"
+    headers = {"Content-Type": "application/json", **_duplicate_rule(settings)}
     try:
         text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
     except ValueError:
         raise TargetError("fields: expected what JSON and UTF-8 can hold") from None
     return Request(method=method, url=settings.options["url"] + path, headers=headers, body=text)
+
+
+def _duplicate_rule(settings: Settings) -> dict[str, str]:
+    return {"Sforce-Duplicate-Rule-Header": "allowSave=true"} if settings.options.get("allow_duplicates") else {}
 
 
 def _document(answer: Answer) -> Any:

@@ -96,6 +96,42 @@ def test_modes_keep_rows_from_being_made_or_changed(server: SimulatedTargetServe
     assert [row["lastname"] for row in server.effects()["contacts"]] == ["King"]
 
 
+def test_a_lookup_in_a_key_is_bound_where_a_row_is_created(server: SimulatedTargetServer) -> None:
+    told(server, "upsert_contact", contact())
+    known = server.effects()["contacts"][0]["contactid"]
+    row = {"table": "seats", "key": {"number": 7, "_student_value": known}, "fields": {}, "mode": "create"}
+    assert "lookups" in told(server, "upsert_record", row).reason
+    bound = {"lookups": {"Student": {"table": "contacts", "key": {"bridge_personkey": "p1"}}}}
+    assert [told(server, "upsert_record", {**row, **bound}).verdict for _ in range(2)] == [
+        Verdict.OK,
+        Verdict.DUPLICATE,
+    ]
+    assert len(server.effects()["seats"]) == 1
+
+
+def test_what_is_no_id_never_becomes_part_of_an_address(server: SimulatedTargetServer) -> None:
+    row = {"table": "seats", "key": {"_student_value": "1)/contacts(2"}, "fields": {}}
+    assert "expected an id" in told(server, "upsert_record", row).reason
+
+
+def test_a_key_that_is_not_active_is_a_mistake_and_no_second_row(server: SimulatedTargetServer) -> None:
+    environment(server).keys["contacts"] = {frozenset({"emailaddress1"})}
+    assert told(server, "upsert_contact", contact(mode="create")).verdict is Verdict.PERMANENT
+    assert server.effects() == {}
+
+
+def test_another_row_with_a_unique_value_is_no_row_that_is_there_already(server: SimulatedTargetServer) -> None:
+    environment(server).keys["contacts"].add(frozenset({"emailaddress1"}))
+    ada = {"lastname": "Lovelace", "emailaddress1": "ada@example.org"}
+    rows = [contact(key, mode="create", fields=ada) for key in ("p1", "p2")]
+    alone = [told(server, "upsert_contact", row) for row in rows]
+    together = all_told(server, "upsert_contact", *rows)
+
+    assert [outcome.verdict for outcome in alone] == [Verdict.OK, Verdict.PERMANENT]
+    assert [outcome.verdict for outcome in together] == [Verdict.DUPLICATE, Verdict.PERMANENT]
+    assert {alone[1].reason, together[1].reason} == {"another row has a value that must be unique"}
+
+
 def test_the_same_message_makes_one_note(server: SimulatedTargetServer) -> None:
     told(server, "upsert_contact", contact())
     note = {"contact_key": "p1", "text": "The grade is out."}
@@ -111,9 +147,13 @@ def test_a_row_cannot_point_to_what_is_not_there(server: SimulatedTargetServer) 
     assert told(server, "upsert_record", row).verdict is Verdict.OK
 
 
-def test_columns_of_the_key_are_refused_in_the_body(server: SimulatedTargetServer) -> None:
-    outcome = told(server, "upsert_contact", contact(fields={"bridge_personkey": "p1"}))
-    assert (outcome.verdict, outcome.reason) == (Verdict.PERMANENT, "HTTP 400: 0x80048d19")
+@pytest.mark.parametrize("mode", ["upsert", "create"])
+def test_no_column_takes_the_place_of_the_key(server: SimulatedTargetServer, mode: str) -> None:
+    """A new row would get the key of the body, which nobody could address: there would be one row for each message."""
+    fields = {"bridge_personkey": "wise:1", "lastname": "Lovelace"}
+    for _ in range(2):
+        told(server, "upsert_contact", contact("wise:1", fields=fields, mode=mode))
+    assert [row["bridge_personkey"] for row in server.effects()["contacts"]] == ["wise~3A1"]
 
 
 @pytest.mark.parametrize("code", ["0x80072322", "0x80072321", "0x80072326"])
@@ -139,7 +179,8 @@ def contacts(count: int) -> list[dict[str, Any]]:
 
 def test_rows_of_one_batch_stand_by_themselves(server: SimulatedTargetServer) -> None:
     environment(server).racing = 2
-    bad = contact("bad", fields={"bridge_personkey": "bad"})
+    nobody = {"parentcustomerid_contact": {"table": "contacts", "key": {"bridge_personkey": "nobody"}}}
+    bad = contact("bad", lookups=nobody)
     outcomes = all_told(server, "upsert_contact", *contacts(3), bad, contact("absent", mode="update"))
 
     good = [Verdict.OK] * 3
@@ -160,6 +201,24 @@ def test_a_batch_that_was_cut_off_is_sent_again_without_a_second_effect(
 
     assert {outcome.verdict for outcome in all_told(server, "upsert_contact", *contacts(20))} == {Verdict.OK}
     assert len(server.effects()["contacts"]) == 20
+
+
+def test_in_a_batch_rows_are_created_that_were_not_there(server: SimulatedTargetServer) -> None:
+    told(server, "upsert_contact", contact("p0", mode="create"))
+    rows = [contact(f"p{number}", mode="create", fields={"lastname": "New"}) for number in range(3)]
+    outcomes = all_told(server, "upsert_contact", *rows, contact("p3"))
+
+    assert [outcome.verdict for outcome in outcomes] == [Verdict.DUPLICATE, Verdict.OK, Verdict.OK, Verdict.OK]
+    names = {row["bridge_personkey"]: row["lastname"] for row in server.effects()["contacts"]}
+    assert names == {"p0": "Lovelace", "p1": "New", "p2": "New", "p3": "Lovelace"}
+
+
+def test_fields_of_nobody_are_empty_already(server: SimulatedTargetServer) -> None:
+    row = {"table": "contacts", "key": {"bridge_personkey": "p9"}}
+    assert told(server, "clear_fields", {**row, "fields": {"bridge_lastgrade": None}}).verdict is Verdict.DUPLICATE
+    assert told(server, "delete_record", row).verdict is Verdict.DUPLICATE
+    nobody = {"table": "contacts", "key": "00000000-0000-0000-0000-000000000009"}
+    assert told(server, "delete_record", nobody).verdict is Verdict.DUPLICATE
 
 
 def test_wherever_an_answer_is_cut_off_only_whole_parts_are_read() -> None:

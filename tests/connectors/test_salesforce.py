@@ -234,6 +234,38 @@ def test_records_that_belong_together_are_all_there_or_none(server: SimulatedTar
     assert [entry["Id"] for entry in effects["Account"]] == [entry["AccountId"] for entry in effects["Contact"]]
 
 
+def test_a_record_finds_the_contact_that_came_just_before_it(server: SimulatedTargetServer) -> None:
+    """By its external ID, which is no reference that Salesforce would see: nothing but the order makes it work."""
+    contact = {
+        "object": "Contact",
+        "key_field": "Bridge_Person_Key__c",
+        "key": "p1",
+        "fields": {"LastName": "Lovelace"},
+    }
+    fields = {"Contact__r": {"Bridge_Person_Key__c": "p1"}, "Grade__c": "10"}
+    grade = {"object": "Exam_Grade__c", "key_field": "Bridge_Key__c", "key": "e1/p1", "fields": fields}
+
+    assert verdicts(told(server, "upsert_together", {"records": [contact, grade]})) == [Verdict.OK]
+    effects = server.effects()
+    assert effects["Exam_Grade__c"][0]["Contact__c"] == effects["Contact"][0]["Id"]
+
+
+@pytest.mark.parametrize(("allowed", "verdict"), [(False, Verdict.PERMANENT), (True, Verdict.OK)])
+def test_a_duplicate_rule_is_overruled_in_every_operation_or_in_none(
+    server: SimulatedTargetServer, allowed: bool, verdict: Verdict
+) -> None:
+    org(server).similar = True
+    record = {"object": "Contact", "key_field": "Bridge_Person_Key__c", "key": "t", "fields": {"LastName": "L"}}
+    case = {"object": "Contact", "fields": {"LastName": "L"}}
+    outcomes = [
+        *told(server, "upsert_contact", {"key": "one", "fields": {"LastName": "L"}}, allow_duplicates=allowed),
+        *told(server, "upsert_contact", *people(2), allow_duplicates=allowed),
+        *told(server, "upsert_together", {"records": [record]}, allow_duplicates=allowed),
+        *told(server, "create_record", case, allow_duplicates=allowed),
+    ]
+    assert verdicts(outcomes) == [verdict] * 5
+
+
 def test_an_older_org_answers_an_update_with_nothing(server: SimulatedTargetServer) -> None:
     org(server).empty_updates = True
     assert verdicts([*told(server, "upsert_contact", *people(1)), *told(server, "upsert_contact", *people(1))]) == [
