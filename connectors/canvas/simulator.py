@@ -13,22 +13,25 @@ from typing import Final
 
 from bridge.core.events import Json
 from bridge.core.simulation import ApiCall, ApiReply
-from connectors.canvas.simulated_answers import Refused, page, refused, said, unauthorized
+from connectors.canvas.simulated_answers import Refused, page, refused, said, score, throttled, unauthorized
 
 _TOKEN: Final = "canvas-token"
 _TYPES: Final = frozenset(f"{role}Enrollment" for role in ("Student", "Teacher", "Ta", "Observer", "Designer"))
-_LETTERS: Final = {"A": 1.0, "A-": 0.93, "B": 0.86, "C": 0.76, "F": 0.0}
-_PASSES: Final = {"pass": 1.0, "complete": 1.0, "fail": 0.0, "incomplete": 0.0}
+_ISO_8601: Final = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?"
 
 
 class SimulatedCanvas:
-    """Knobs: `missing` names (without sis_…:), `unassigned` students, `groups` of an assignment, `forbidden` where the
-    token may do nothing, and of the bucket its `level`, `leak` in units a second, and `throttled_status`.
+    """Knobs: `missing` names (without sis_…:), `deleted` people, `unassigned` students, `groups` of an assignment,
+    `forbidden` where the token may do nothing, its `refusal`, `sis` for what it may do with SIS data (manage, read or
+    nothing), and of the bucket its `level`, `leak` in units a second, and `throttled_status`.
     """
 
     def __init__(self) -> None:
         self.tokens = {_TOKEN}
         self.missing: set[str] = set()
+        self.deleted: set[str] = set()
+        self.sis = "manage"
+        self.refusal = 403
         self.unassigned: set[str] = set()
         self.groups: dict[str, tuple[str, ...]] = {}
         self.forbidden = False
@@ -78,7 +81,7 @@ class SimulatedCanvas:
             bearer = {"WWW-Authenticate": 'Bearer realm="canvas-lms"'}
             return said(401, {"errors": [{"message": "Invalid access token."}]}, bearer)
         if self.forbidden:
-            return unauthorized()
+            return unauthorized(self.refusal)
         for method, pattern, handle in _ROUTES:
             if method == call.method and (found := re.fullmatch(pattern, call.path)):
                 reply = handle(self, call, *found.groups())
@@ -91,10 +94,7 @@ class SimulatedCanvas:
         self.level = max(0.0, self.level - (now - self._looked) * self.leak)
         self._looked = now
         if self.level >= self.high_water:
-            status = self.throttled_status
-            words = "403 Forbidden" if status == 403 else "429 Too Many Requests"
-            headers = {"Content-Type": "text/plain; charset=utf-8", "X-Rate-Limit-Remaining": "0.0"}
-            raise Refused(ApiReply(status=status, text=f"{words} (Rate Limit Exceeded)\n", headers=headers))
+            raise Refused(throttled(self.throttled_status))
         self.level += 1.0
         return {"X-Request-Cost": "1.0", "X-Rate-Limit-Remaining": str(self.high_water - self.level)}
 
@@ -111,40 +111,55 @@ class SimulatedCanvas:
 
     def show_user(self, call: ApiCall, user: str) -> ApiReply:
         number = self._find("user", user)
-        return said(200, {"id": number, **self._users[number]})
+        return said(200, self._shown(number, self._users[number]))
+
+    def _shown(self, number: str, thing: Json) -> Json:
+        """What the token's account may see of it."""
+        seen = {name: value for name, value in thing.items() if self.sis or not name.startswith("sis_")}
+        return {"id": number, **seen}
 
     def update_user(self, call: ApiCall, user: str) -> ApiReply:
         number = self._find("user", user)
         self._users[number] |= {
             name: call.json["user"][name] for name in ("name", "email") if name in call.json["user"]
         }
-        return said(200, {"id": number, **self._users[number]})
+        return said(200, self._shown(number, self._users[number]))
 
     def create_user(self, call: ApiCall, account: str) -> ApiReply:
         login, sis = call.json["pseudonym"]["unique_id"], call.json["pseudonym"].get("sis_user_id")
         if any(user["login_id"] == login for user in self._users.values()):
             taken = [{"attribute": "unique_id", "type": "taken", "message": "ID already in use for this account"}]
             return said(400, {"errors": {"pseudonym": {"unique_id": taken}}})
+        if sis in self.deleted and not call.json.get("enable_sis_reactivation"):
+            taken = [{"attribute": "sis_user_id", "type": "taken", "message": "SIS ID is already in use"}]
+            return said(400, {"errors": {"pseudonym": {"sis_user_id": taken}}})
+        if self.sis != "manage":
+            sis = None
         self.missing.discard(sis)
-        number = self._find("user", f"sis_user_id:{sis}")
+        number = self._find("user", f"sis_user_id:{sis}" if sis else login)
         address = call.json.get("communication_channel", {}).get("address")
         self._users[number] = {
             "name": call.json["user"]["name"], "login_id": login, "sis_user_id": sis, "email": address,
         }  # fmt: skip
-        return said(200, {"id": number, **self._users[number]})
+        return said(200, self._shown(number, self._users[number]))
 
     def show_assignment(self, call: ApiCall, course: str, assignment: str) -> ApiReply:
         number = self._find("assignment", assignment)
         if number not in self._assignments:
             raise refused(404)
-        return said(200, {"id": number, **self._assignments[number]})
+        return said(200, self._shown(number, self._assignments[number]))
 
     def save_assignment(self, call: ApiCall, course: str, assignment: str = "") -> ApiReply:
-        wanted = call.json["assignment"]
-        name = assignment or f"sis_assignment_id:{wanted['sis_assignment_id']}"
-        number = self._find("assignment", name)
+        wanted = dict(call.json["assignment"])
+        if "due_at" in wanted and not re.fullmatch(_ISO_8601, wanted["due_at"]):
+            return said(400, {"errors": {"assignment[due_at]": [{"message": "Invalid datetime for due_at"}]}})
+        if self.sis != "manage":
+            wanted["sis_assignment_id"] = None
+        named = wanted.get("sis_assignment_id")
+        new = f"sis_assignment_id:{named}" if named else str(800 + len(self._assignments))
+        number = self._find("assignment", assignment or new)
         self._assignments[number] = self._assignments.get(number, {}) | wanted
-        return said(200 if assignment else 201, {"id": number, **self._assignments[number]})
+        return said(200 if assignment else 201, self._shown(number, self._assignments[number]))
 
     def find_users(self, call: ApiCall, account: str) -> ApiReply:
         term = call.query["search_term"].casefold()
@@ -167,7 +182,10 @@ class SimulatedCanvas:
         }  # fmt: skip
         number = next((key for key, entry in self._enrollments.items() if same.items() <= entry.items()), None)
         number = number or str(70_000 + len(self._enrollments))
-        self._enrollments[number] = {**same, "enrollment_state": wanted.get("enrollment_state", "invited")}
+        state = wanted.get("enrollment_state", "invited")
+        if self._enrollments.get(number, {}).get("enrollment_state") == "active":
+            state = "active"  # app/models/course.rb, enroll_user
+        self._enrollments[number] = {**same, "enrollment_state": state}
         return said(200, {"id": number, **self._enrollments[number]})
 
     def list_enrollments(self, call: ApiCall, kind: str, place: str) -> ApiReply:
@@ -217,32 +235,22 @@ class SimulatedCanvas:
     def grade(self, call: ApiCall, course: str, assignment: str, user: str) -> ApiReply:
         submission = self._submission(assignment, user)
         if user.partition(":")[2] in self.unassigned:
-            return unauthorized()
+            return unauthorized(self.refusal)
         posted = call.json.get("submission", {}).get("posted_grade")
         if posted is not None:
-            score = self._score(posted)
+            points = score(posted)
             members = self.groups.get(assignment.partition(":")[2], ())
             for member in [submission, *(self._submission(assignment, f"sis_user_id:{name}") for name in members)]:
                 member |= {
-                    "grade": posted or None,
-                    "score": score,
-                    "workflow_state": "graded" if posted else "unsubmitted",
+                    "grade": None if points is None else posted,
+                    "score": points,
+                    "workflow_state": "unsubmitted" if points is None else "graded",
                 }
         text = call.json.get("comment", {}).get("text_comment")
         if text is not None:
             comments = submission["submission_comments"]
             comments.append({"id": str(90_000 + len(comments)), "author_id": "1", "comment": text})
         return said(200, submission)
-
-    def _score(self, posted: str) -> float | None:
-        """Points, a percentage or a letter of an assignment of 100 points."""
-        if posted == "":
-            return None
-        if posted.removesuffix("%").replace(".", "", 1).removeprefix("-").isdigit():
-            return float(posted.removesuffix("%"))
-        if posted in _LETTERS or posted in _PASSES:
-            return 100 * (_LETTERS | _PASSES)[posted]
-        raise Refused(said(400, {"error": "Invalid grade"}))
 
     def _submission(self, assignment: str, user: str) -> Json:
         key = (self._find("assignment", assignment), self._find("user", user))

@@ -4,7 +4,9 @@
 - A SIS id stands where an id stands, `sis_user_id:S-100`, in paths and in `user_id`; nothing is made by naming it.
 - An enrolment can be ended only by its own id, so it is looked up; lists come in pages whose addresses are opaque.
 - A grade is overwritten, a comment is added with every PUT: what was said is read before anything is said again.
-- An empty `posted_grade` clears grade and score; null changes nothing.
+- An empty `posted_grade` clears grade and score; null changes nothing. What is no grade of the assignment clears them
+  as well, and the answer is 200.
+- SIS ids that the token's account may not give are left out without a word.
 
 github.com/instructure/canvas-lms, doc/api and app/controllers.
 """
@@ -16,12 +18,24 @@ from typing import Any, Final
 
 from bridge.core.errors import TargetError
 from bridge.core.settings import Settings
-from bridge.core.target import Conversation, Message, Outcome, Verdict
-from connectors.canvas.wire import NOT_FOUND_IS_NEWS, Looking, all_of, change, id_of, look, segment, the_object
+from bridge.core.target import Answer, Conversation, Message, Outcome, Verdict
+from connectors.canvas.wire import NOT_FOUND_IS_NEWS, Looking, Rules, all_of, change, id_of, look, segment, the_object
 
 # What can still be done to an enrolment in which state; deleted ones are never listed.
 _OPEN: Final = ("active", "invited", "creation_pending")
 _ENDED: Final = ("completed", "rejected")
+
+# "should reject letter grades sent to a points assignment": 200 with neither score nor grade
+# (spec/apis/v1/submissions_api_spec.rb; app/models/abstract_assignment.rb, grade_to_score).
+_NO_GRADE: Final = (
+    {
+        "status": "2xx",
+        "json_path": "score",
+        "equals": None,
+        "as": "permanent",
+        "reason": "Canvas cannot read the grade, and has none now: does its form fit the assignment's kind of grading?",
+    },
+)
 
 Saying = Callable[[Message, Settings], Conversation]
 
@@ -52,11 +66,17 @@ def _upsert_user(message: Message, settings: Settings) -> Conversation:
         "send_confirmation": False,
         "authentication_provider_id": params.get("authentication_provider"),
     }
-    body = {"user": {"name": params["name"], "skip_registration": True}, "pseudonym": _present(pseudonym)}
+    user = {"name": params["name"], "skip_registration": True}
+    body: dict[str, Any] = {"user": user, "pseudonym": _present(pseudonym)}
     if params.get("email") is not None:
         body["communication_channel"] = {"type": "email", "address": params["email"], "skip_confirmation": True}
-    yield change(message, settings, "POST", f"/accounts/{segment(settings.options['account'])}/users", body=body)
-    return [None]
+    if params.get("reactivate"):
+        # Canvas then reads skip_confirmation, whether there is a channel or not (users_controller.rb, create_user).
+        body["enable_sis_reactivation"] = True
+        body.setdefault("communication_channel", {"type": "email", "skip_confirmation": True})
+    path = f"/accounts/{segment(settings.options['account'])}/users"
+    made = yield change(message, settings, "POST", path, body=body)
+    return (yield from _known(made, "sis_user_id", params, f"/users/{segment(name)}", settings))
 
 
 def _upsert_assignment(message: Message, settings: Settings) -> Conversation:
@@ -70,9 +90,25 @@ def _upsert_assignment(message: Message, settings: Settings) -> Conversation:
         yield change(message, settings, "PUT", path, body={"assignment": _present(given)})
         return [None]
     # Nothing is handed in here: the work is on the exam's own platform. Grades reach students once it is published.
-    made = {**given, "submission_types": ["none"], "published": True, "sis_assignment_id": params["sis_assignment_id"]}
-    yield change(message, settings, "POST", place, body={"assignment": _present(made)})
-    return [None]
+    new = {**given, "submission_types": ["none"], "published": True, "sis_assignment_id": params["sis_assignment_id"]}
+    made = yield change(message, settings, "POST", place, body={"assignment": _present(new)})
+    return (yield from _known(made, "sis_assignment_id", params, f"{place}/{segment(name)}", settings))
+
+
+def _known(made: Answer, field: str, params: Mapping[str, Any], path: str, settings: Settings) -> Conversation:
+    """How a making ended: without the right to manage SIS data Canvas leaves the SIS id out, and a repeat would make
+    another one (lib/api/v1/assignment.rb, update_from_params; app/controllers/users_controller.rb, create_user).
+    """
+    thing = the_object(made)
+    if field in thing:
+        known = str(thing[field]) == params[field]
+    else:  # who may not read SIS data is not shown it
+        answer = yield look(settings, path, answers=NOT_FOUND_IS_NEWS)
+        known = answer.status != 404
+    reason = (
+        f"made without its {field}: the token's account may not manage SIS data. Give it that right and the id by hand"
+    )
+    return [None if known else Outcome(verdict=Verdict.PERMANENT, reason=reason)]
 
 
 def _enroll_user(message: Message, settings: Settings) -> Conversation:
@@ -90,7 +126,11 @@ def _enroll_user(message: Message, settings: Settings) -> Conversation:
         "limit_privileges_to_course_section": params.get("limit_to_section"),
     }
     path = f"/courses/{segment(params['course'])}/enrollments"
-    yield change(message, settings, "POST", path, body={"enrollment": _present(enrollment)})
+    answer = yield change(message, settings, "POST", path, body={"enrollment": _present(enrollment)})
+    if enrollment["enrollment_state"] == "inactive":
+        made = the_object(answer)
+        if made.get("enrollment_state") in _OPEN:  # one that is active stays so (app/models/course.rb, enroll_user)
+            yield change(message, settings, "DELETE", f"{path}/{segment(id_of(made))}?task=deactivate")
     return [None]
 
 
@@ -160,7 +200,7 @@ def _set_grade(message: Message, settings: Settings) -> Conversation:
     body: dict[str, Any] = {"submission": {"posted_grade": _grade(message.params["grade"])}}
     if message.params.get("prefer_points_over_scheme") is not None:
         body["prefer_points_over_scheme"] = message.params["prefer_points_over_scheme"]
-    return _on_submission(message, settings, body)
+    return _on_submission(message, settings, body, _NO_GRADE)
 
 
 def _clear_grade(message: Message, settings: Settings) -> Conversation:
@@ -172,7 +212,7 @@ def _add_comment(message: Message, settings: Settings) -> Conversation:
     return _on_submission(message, settings, {})
 
 
-def _on_submission(message: Message, settings: Settings, body: Mapping[str, Any]) -> Conversation:
+def _on_submission(message: Message, settings: Settings, body: Mapping[str, Any], answers: Rules = ()) -> Conversation:
     """One PUT of a grade, a comment, or both; a comment that is there already is not sent again.
 
     A request that Canvas is still at work on cannot be seen yet: the pause before a retry keeps the two apart.
@@ -189,7 +229,7 @@ def _on_submission(message: Message, settings: Settings, body: Mapping[str, Any]
             body = {**body, "comment": {"text_comment": f"{params['comment']}\n\n{reference}"}}
     if not body:
         return [Outcome(verdict=Verdict.DUPLICATE, reason="the comment is there already")]
-    yield change(message, settings, "PUT", path, body=body)
+    yield change(message, settings, "PUT", path, body=body, answers=answers)
     return [None]
 
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bridge.core.events import Json
 from bridge.core.simulation import ApiCall, ApiReply
+from connectors.moodle.simulated_parameters import parameters
 
 _TOKEN: Final = "moodle-token"
 _ROLES: Final = ("3", "4", "5")
-_STATES: Final = ("", "notmarked", "inmarking", "readyforreview", "inreview", "readyforrelease", "released")
+_AUTHS: Final = ("manual", "email", "ldap", "oauth2", "saml2", "shibboleth", "cas", "db", "lti", "nologin", "none")
 
 
 class MoodleError(Exception):
@@ -29,7 +29,8 @@ class MoodleError(Exception):
 
 class SimulatedMoodle:
     """Knobs: `missing` courses, `debug` mode, `namespaced` exceptions, a `failing` errorcode for every function,
-    an HTML `page` instead of answers, `locked` activities, and the `functions` that the token's service lists.
+    an HTML `page` instead of answers, `locked` activities, the `most` points that an activity has, `rubric` for those
+    that are graded with one, and the `functions` that the token's service lists.
     """
 
     def __init__(self) -> None:
@@ -40,6 +41,8 @@ class SimulatedMoodle:
         self.failing: str | None = None
         self.page: str | None = None
         self.locked: set[str] = set()
+        self.most = 100.0
+        self.rubric = False
         self.functions = set(_FUNCTIONS)
         self._users: dict[int, Json] = {}
         self._courses: dict[int, Json] = {}
@@ -87,10 +90,11 @@ class SimulatedMoodle:
             raise MoodleError("accessexception", "Access control exception", kind="webservice_access_exception")
         if self.failing is not None:
             raise MoodleError(self.failing)
-        own = {
-            key: value for key, value in fields.items() if key not in ("wstoken", "wsfunction", "moodlewsrestformat")
-        }
-        return _FUNCTIONS[name](self, _unflattened(own))
+        try:
+            own = parameters(name, fields)
+        except ValueError as error:
+            raise _invalid(str(error)) from None
+        return _FUNCTIONS[name](self, own)
 
     # --- people
 
@@ -99,9 +103,13 @@ class SimulatedMoodle:
         return {"sitename": "Simulated Moodle", "username": "bridge", "userid": 2, "release": "5.1", "functions": names}
 
     def users_by_field(self, params: Json) -> Any:
+        """By case, as PostgreSQL compares."""
         field, values = params["field"], params["values"].values()
         if field not in ("id", "idnumber", "username", "email"):
-            raise _invalid("field")
+            raise MoodleError("codingerror", kind="coding_exception")
+        for value in values:
+            if value != (value.lower() if field == "username" else value.strip() if field == "email" else value):
+                raise _invalid(f"The field '{field}' value is invalid: {value}")
         return [
             {"id": number, **user}
             for number, user in self._users.items()
@@ -111,35 +119,48 @@ class SimulatedMoodle:
     def create_users(self, params: Json) -> Any:
         made = []
         for user in params["users"].values():
-            for field in ("username", "firstname", "lastname", "email"):
-                if not user.get(field):
-                    raise _invalid(f"Missing required key in single structure: {field}")
-            if user["username"] != user["username"].lower():
-                raise _invalid("The username must be in lower case")
-            self._taken(user, None)
+            for field in ("username", "firstname", "lastname"):
+                if not user[field].strip():
+                    raise _invalid(f"The field {field} cannot be blank")
+            if self._having("username", user["username"], None):
+                raise _invalid(f"Username already exists: {user['username']}")
+            if user.get("auth", "manual") not in _AUTHS:
+                raise _invalid(f"Invalid authentication type: {user['auth']}")
             if user.get("auth", "manual") == "manual" and not (
                 user.get("password") or user.get("createpassword") == "1"
             ):
                 raise _invalid("Invalid password: you must provide a password, or set createpassword.")
+            if "@" not in user["email"]:
+                raise _invalid(f"Email address is invalid: {user['email']}")
+            if self._having("email", user["email"], None):
+                raise _invalid(f"Email address already exists: {user['email']}")
             number = 5 + len(self._users)
             self._users[number] = {name: value for name, value in user.items() if name != "createpassword"}
             made.append({"id": number, "username": user["username"]})
         return made
 
     def update_users(self, params: Json) -> Any:
+        """What cannot be done to somebody is a warning; that a username is taken only the database knows."""
+        warnings = []
         for user in params["users"].values():
             number = int(user["id"])
+            failure = ""
             if number not in self._users:
-                continue  # so does Moodle
-            self._taken(user, number)
-            self._users[number] |= {name: value for name, value in user.items() if name != "id"}
-        return {"warnings": []}
+                failure = "invaliduserid"
+            elif self._having("email", user.get("email"), number):
+                failure = "useremailduplicate"
+            elif self._having("username", user.get("username"), number):
+                failure = "dmlwriteexception"
+            else:
+                self._users[number] |= {name: value for name, value in user.items() if name != "id"}
+            if failure:
+                warnings.append({"item": "user", "itemid": number, "warningcode": failure, "message": failure})
+        return {"warnings": warnings}
 
-    def _taken(self, user: Mapping[str, str], by: int | None) -> None:
-        for field, words in (("username", "Username already exists"), ("email", "Email address already exists")):
-            others = {known.get(field) for number, known in self._users.items() if number != by}
-            if user.get(field) in others:
-                raise _invalid(f"{words}: {user[field]}")
+    def _having(self, field: str, value: str | None, but: int | None) -> bool:
+        """Whether anybody else has this, whatever its case."""
+        others = {str(known.get(field)).casefold() for number, known in self._users.items() if number != but}
+        return value is not None and value.casefold() in others
 
     # --- courses and enrolments
 
@@ -169,39 +190,53 @@ class SimulatedMoodle:
 
     def _person(self, number: str) -> None:
         if int(number) not in self._users:
-            raise _invalid(f"User id not exist: {number}")
+            raise MoodleError("invaliduser", "Invalid user", kind="dml_missing_record_exception")
 
     # --- grades
 
     def course_module(self, params: Json) -> Any:
         number = int(params["cmid"])
         if number < 1000:
-            raise MoodleError("invalidcoursemodule", "Invalid course module ID")
-        kind = "assign" if number < 2000 else "quiz"
-        return {"cm": {"id": number, "modname": kind, "instance": number - 1000}, "warnings": []}
+            raise MoodleError("invalidrecordunknown", kind="dml_missing_record_exception")
+        areas = [{"area": "submissions", "method": "rubric" if self.rubric else ""}]
+        module = {"id": number, "modname": _module(number), "instance": number - 1000}
+        return {"cm": {**module, "grade": self.most, "advancedgrading": areas}, "warnings": []}
 
     def update_grades(self, params: Json) -> Any:
-        if int(params["activityid"]) < 1000:
+        number = int(params["activityid"])
+        if number < 1000 or params["component"] != f"mod_{_module(number)}":
             raise MoodleError("invalidcoursemodule", "Invalid course module ID")
         if params["activityid"] in self.locked:
             return 4
-        for entry in params["grades"].values():
-            self._gradebook[f"{params['activityid']}/{entry['studentid']}"] = _number(entry["grade"])
+        for entry in params.get("grades", {}).values():
+            self._gradebook[f"{number}/{entry['studentid']}"] = min(float(entry["grade"]), self.most)
         return 0
 
     def save_grade(self, params: Json) -> None:
-        wanted = ("assignmentid", "userid", "grade", "attemptnumber", "addattempt", "workflowstate", "applytoall")
-        for field in wanted:
-            if field not in params:
-                raise _invalid(f"Missing required key in single structure: {field}")
-        if params["workflowstate"] not in _STATES:
-            raise _invalid("workflowstate")
         self._person(params["userid"])
-        grade = _number(params["grade"])
-        known = self._grades.setdefault(f"{params['assignmentid']}/{params['userid']}", {"feedback": None})
-        known |= {"grade": None if grade == -1 else grade, "state": params["workflowstate"]}
-        if "plugindata" in params:
-            known["feedback"] = params["plugindata"]["assignfeedbackcomments_editor"]["text"]
+        known = self._grades.setdefault(
+            f"{params['assignmentid']}/{params['userid']}", {"grade": None, "feedback": None}
+        )
+        editor = params.get("plugindata", {}).get("assignfeedbackcomments_editor")
+        if editor is None and known["feedback"]:
+            # The feedback becomes null, and its format as well, which may not be.
+            raise MoodleError("dmlwriteexception", "Error writing to database", kind="dml_write_exception")
+        known |= {"state": params["workflowstate"]} | ({} if editor is None else {"feedback": editor["text"]})
+        grade = float(params["grade"])
+        if f"{1000 + int(params['assignmentid'])}" not in self.locked and not self.rubric and grade <= self.most:
+            known["grade"] = None if grade == -1 else grade
+
+    def submission_status(self, params: Json) -> Any:
+        known = self._grades.get(f"{params['assignid']}/{params.get('userid', '2')}")
+        if known is None:
+            return {"warnings": []}
+        field = {"name": "comments", "description": "", "text": known["feedback"] or "", "format": 1}
+        plugin = {"type": "comments", "name": "Feedback comments", "editorfields": [field]}
+        return {"feedback": {"plugins": [plugin]}, "warnings": []}
+
+
+def _module(number: int) -> str:
+    return "assign" if number < 2000 else "quiz"
 
 
 def _xml(document: Any) -> str:
@@ -217,24 +252,6 @@ def _invalid(debug: str) -> MoodleError:
     return MoodleError("invalidparameter", words, kind="invalid_parameter_exception", debug=debug)
 
 
-def _number(text: str) -> float:
-    if not re.fullmatch(r"-?\d+(\.\d+)?", text):
-        raise _invalid("grade: expected a float")
-    return float(text)
-
-
-def _unflattened(fields: Mapping[str, str]) -> Json:
-    """`users[0][username]=a` as PHP reads it; lists stay objects with the keys 0, 1 …"""
-    document: Json = {}
-    for name, value in fields.items():
-        *path, last = [name.partition("[")[0], *re.findall(r"\[([^\]]*)\]", name)]
-        place = document
-        for step in path:
-            place = place.setdefault(step, {})
-        place[last] = value
-    return document
-
-
 _FUNCTIONS: Final[Mapping[str, Callable[[SimulatedMoodle, Json], Any]]] = {
     "core_webservice_get_site_info": SimulatedMoodle.site_info,
     "core_user_get_users_by_field": SimulatedMoodle.users_by_field,
@@ -245,6 +262,7 @@ _FUNCTIONS: Final[Mapping[str, Callable[[SimulatedMoodle, Json], Any]]] = {
     "enrol_manual_enrol_users": SimulatedMoodle.enrol,
     "enrol_manual_unenrol_users": SimulatedMoodle.unenrol,
     "core_grades_update_grades": SimulatedMoodle.update_grades,
+    "mod_assign_get_submission_status": SimulatedMoodle.submission_status,
     "mod_assign_save_grade": SimulatedMoodle.save_grade,
 }
 

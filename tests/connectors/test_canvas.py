@@ -86,6 +86,44 @@ def test_grading_one_of_a_group_grades_them_all(server: SimulatedTargetServer, w
     assert server.effects()["grades"] == {"exam/S-100": "40%", "exam/S-101": "40%"}
 
 
+def test_what_is_no_grade_takes_the_grade_away_and_needs_a_person(server: SimulatedTargetServer, way: Way) -> None:
+    assert verdict(way, "set_grade", "one", **EXAM, grade="A-") is Verdict.OK
+    assert verdict(way, "set_grade", "two", **EXAM, grade="12 of 13") is Verdict.PERMANENT
+    assert server.effects()["grades"] == {}
+
+    assert verdict(way, "set_grade", "three", **EXAM, grade="12") is Verdict.OK
+    assert verdict(way, "clear_grade", "four", **EXAM) is Verdict.OK
+
+
+@pytest.mark.parametrize("sis", ["read", ""])
+def test_what_canvas_makes_without_its_sis_id_needs_a_person(server: SimulatedTargetServer, way: Way, sis: str) -> None:
+    canvas(server).missing.add("S-1")
+    exam = {"course": "7", "sis_assignment_id": "exam", "name": "Algorithms"}
+    assert verdict(way, "upsert_assignment", **exam) is Verdict.OK
+    canvas(server).sis = sis
+
+    assert verdict(way, "upsert_assignment", **exam) is Verdict.OK
+    assert verdict(way, "upsert_assignment", **{**exam, "sis_assignment_id": "resit"}) is Verdict.PERMANENT
+    assert verdict(way, "upsert_user", sis_user_id="S-1", name="Ada", login="ada") is Verdict.PERMANENT
+
+
+def test_somebody_who_was_deleted_is_brought_back_only_when_asked_for(server: SimulatedTargetServer, way: Way) -> None:
+    canvas(server).missing.add("S-1")
+    canvas(server).deleted.add("S-1")
+    ada = {"sis_user_id": "S-1", "name": "Ada", "email": "ada@example.org"}
+
+    assert verdict(way, "upsert_user", **ada) is Verdict.PERMANENT
+    assert verdict(way, "upsert_user", **ada, reactivate=True) is Verdict.OK
+    assert verdict(way, "upsert_user", **ada) is Verdict.OK
+    assert [user["sis_user_id"] for user in server.effects()["users"].values()] == ["S-1"]
+
+
+def test_who_is_active_can_be_put_on_the_list_and_kept_out(server: SimulatedTargetServer, way: Way) -> None:
+    assert verdict(way, "enroll_user", **ADA) is Verdict.OK
+    assert verdict(way, "enroll_user", **ADA, state="inactive") is Verdict.OK
+    assert state_of(server) == ["inactive"]
+
+
 def test_what_is_no_grade_and_who_is_not_assigned_need_a_person(server: SimulatedTargetServer, way: Way) -> None:
     assert verdict(way, "set_grade", **EXAM, grade="excellent") is Verdict.PERMANENT
     canvas(server).unassigned.add("S-100")
@@ -107,10 +145,11 @@ def test_a_token_whose_quota_is_used_up_waits(server: SimulatedTargetServer, way
     assert verdict(way, "set_grade", **EXAM, grade="A") is Verdict.OK
 
 
+@pytest.mark.parametrize("status", [401, 403])
 def test_a_bad_token_and_a_forbidden_deed_are_told_apart(
-    server: SimulatedTargetServer, way: Way, tmp_path: Path
+    server: SimulatedTargetServer, way: Way, tmp_path: Path, status: int
 ) -> None:
-    canvas(server).forbidden = True
+    canvas(server).forbidden, canvas(server).refusal = True, status
     assert verdict(way, "clear_grade", **EXAM) is Verdict.PERMANENT
 
     stranger = Way(CANVAS, server.url, {**server.settings(), "auth": {"kind": "bearer", "token": "old"}}, tmp_path)

@@ -169,6 +169,60 @@ def test_a_grade_is_given_changed_and_taken_back(server: SimulatedTargetServer, 
     ]
 
 
+def test_a_whole_group_with_feedback_waits_for_feedback(server: SimulatedTargetServer, way: Way) -> None:
+    verdict(way, "upsert_user", **ADA)
+    assert verdict(way, "save_assignment_grade", **EXAM, grade=10, feedback="Good") is Verdict.OK
+
+    assert verdict(way, "save_assignment_grade", **EXAM, grade=11, whole_group=True) is Verdict.RETRY
+    assert verdict(way, "save_assignment_grade", **EXAM, grade=11, whole_group=True, feedback="Fair") is Verdict.OK
+    assert server.effects()["assignments"]["12/5"] == {"grade": 11.0, "feedback": "Fair", "state": ""}
+
+
+def test_a_grade_that_moodle_would_drop_without_a_word_needs_a_person(server: SimulatedTargetServer, way: Way) -> None:
+    verdict(way, "upsert_user", **ADA)
+    assert verdict(way, "save_assignment_grade", **EXAM, grade=100) is Verdict.OK
+    assert verdict(way, "save_assignment_grade", **EXAM, grade=100.5) is Verdict.PERMANENT
+
+    moodle(server).rubric = True
+    assert verdict(way, "save_assignment_grade", **EXAM, grade=50) is Verdict.PERMANENT
+    assert server.effects()["assignments"]["12/5"]["grade"] == 100.0
+
+
+def test_people_keep_apart_what_only_one_of_them_can_have(server: SimulatedTargetServer, way: Way) -> None:
+    bob = {"idnumber": "S-101", "username": "bob", "email": "bob@example.org", "firstname": "Bob", "lastname": "Roy"}
+    assert verdict(way, "upsert_user", **ADA) is Verdict.OK
+    assert verdict(way, "upsert_user", **bob) is Verdict.OK
+
+    assert verdict(way, "upsert_user", **{**bob, "username": "ada.l"}) is Verdict.PERMANENT
+    assert verdict(way, "upsert_user", **{**bob, "email": "ADA@example.org"}) is Verdict.PERMANENT
+    assert [user["username"] for user in server.effects()["users"].values()] == ["ada.l", "bob"]
+
+
+def test_an_address_is_found_in_small_letters(server: SimulatedTargetServer, way: Way) -> None:
+    verdict(way, "upsert_user", **ADA)
+
+    found = outcome(way, "enrol_user", user={"email": "Ada@Example.org"}, course={"id": "7"})
+
+    assert found.verdict is Verdict.OK
+    assert list(server.effects()["enrolments"]) == ["7/5"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "enrolments[0][roleid]=5&enrolments[0][userid]=5",
+        "enrolments[0][roleid]=5&enrolments[0][userid]=5&enrolments[0][courseid]=7.0",
+        "enrolments[0][roleid]=5&enrolments[0][userid]=5&enrolments[0][courseid]=7&enrolments[0][status]=1",
+        "enrolments[roleid]=5",
+        "enrolments=5",
+    ],
+)
+def test_the_simulated_site_refuses_what_a_function_does_not_take(server: SimulatedTargetServer, wrong: str) -> None:
+    call = f"wstoken=moodle-token&wsfunction=enrol_manual_enrol_users&moodlewsrestformat=json&{wrong}"
+
+    assert asked(server, call, FORM).json()["errorcode"] == "invalidparameter"
+
+
 def test_a_number_says_what_the_gradebook_did(server: SimulatedTargetServer, way: Way) -> None:
     verdict(way, "upsert_user", **ADA)
     grade = {"user": WHO, "course": {"idnumber": "DM507"}, "grade": 83.5}
