@@ -32,13 +32,14 @@ class Refused(Exception):
 
 
 class Learn:
-    """`calls_left` of the day's `calls`, which begin anew at `reset` (Unix seconds); `token_seconds` is how long the
-    one token still lives.
+    """`calls_left` of the day's `calls`, which begin anew at `reset` (Unix seconds); `retry_after` is what a 429 says
+    instead where the limits have been moved; `token_seconds` is how long the one token still lives.
     """
 
     def __init__(self) -> None:
         self.calls = self.calls_left = 10_000
         self.reset = int(time.time()) + 86_400
+        self.retry_after: int | None = None
         self.token_seconds = 3600
         self.roles = {"Student", "Instructor", "TeachingAssistant"}
         self.courses: dict[str, Json] = {
@@ -73,12 +74,15 @@ class Learn:
         try:
             status, document = self._served(call)
         except Refused as refused:
-            status, document = refused.status, {"status": refused.status, "message": refused.message}
+            status = refused.status
+            document = {"status": status, "message": refused.message, "extraInfo": "4711"}
         headers = {
             "X-Rate-Limit-Limit": str(self.calls),
             "X-Rate-Limit-Remaining": str(self.calls_left),
             "X-Rate-Limit-Reset": str(self.reset),
         }
+        if self.retry_after is not None:
+            headers = {"Retry-After": str(self.retry_after)} if status == 429 else {}
         if status == 204:
             return ApiReply(status=204, text="", headers=headers)
         return ApiReply(status=status, json=document, headers=headers)
@@ -171,7 +175,7 @@ class Learn:
         column = self._find(self._columns, names["column"], "externalId")
         key = (column, self._find(self.users, names["user"], "externalId", "userName", "uuid"))
         if call.method == "PATCH":
-            self._grades[key] = {**self._grades.get(key, {}), **call.json}
+            self._grades[key] = {**self._grades.get(key, {}), **_said(call.json)}
         grade = self._grades.get(key, {})
         status = "Graded" if grade.get("score") is not None else "NeedsGrading"
         return 200, {"userId": key[1], "columnId": column, "status": status, **grade}
@@ -187,6 +191,13 @@ class Learn:
             if own == named or (kind in kinds and entry.get(kind) == value):
                 return own
         raise Refused(404, "The specified object was not found.")
+
+
+def _said(grade: Json) -> Json:
+    """What a PATCH changes: one of these clears what was given, whatever else it says (Learn's own API description)."""
+    if grade.get("score", 0) is None or grade.get("text", "A") in (None, "", "-"):
+        return {**grade, "score": None, "text": None}
+    return grade
 
 
 def target() -> Learn:

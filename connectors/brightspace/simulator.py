@@ -1,39 +1,24 @@
-"""A Brightspace site and its authorisation server: refresh tokens that are good once, credits, grades with comments.
+"""A Brightspace site: courses, people, credits, and grades with comments.
 
-docs.valence.desire2learn.com; community.d2l.com, articles 1191, 1195 and 1196. What happens when an old refresh token
-comes again is not documented; here the whole family is revoked, as RFC 9700 section 4.14.2 asks.
+docs.valence.desire2learn.com; community.d2l.com, articles 1191 and 1195.
 """
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, Final
-
-import jwt
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from bridge.core.events import Json
 from bridge.core.simulation import ApiCall, ApiReply
+from connectors.brightspace.simulated_login import Logins, application, scope_for, service_user
 
-CLIENT: Final = "client-1"
-SECRET: Final = "client-secret"
-FIRST_REFRESH_TOKEN: Final = "refresh-0"
-SERVICE_USER: Final = "service-user-1"
 _FORBIDDEN_IN_NAMES: Final = set('/"*<>+=|,%')
 _FIELDS: Final = {1: "PointsNumerator", 2: "Pass", 3: "Value", 4: "Text"}
+_KINDS: Final = {"Numeric": 1, "PassFail": 2, "SelectBox": 3, "Text": 4}
 _ROUTE: Final = re.compile(r"/d2l/api/(?P<product>lp|le)/(?P<version>[^/]+)/(?P<rest>.*)")
 _GRADES: Final = re.compile(r"(?P<course>\d+)/grades/(?:(?P<item>\d+)(?:/values/(?P<user>\d+))?)?")
 _ENROLMENT: Final = re.compile(r"enrollments/users/(?P<user>\d+)/orgUnits/(?P<course>\d+)")
-
-
-@cache
-def service_key() -> RSAPrivateKey:
-    """The service user's key, whose public half the site has from its key set."""
-    return generate_private_key(public_exponent=65537, key_size=2048)
 
 
 class Refused(Exception):
@@ -65,10 +50,7 @@ class Brightspace:
         }
         self.values: dict[tuple[int, int], Json] = {}
         self._enrolments: dict[tuple[int, int], int] = {}
-        self._refresh: str | None = FIRST_REFRESH_TOKEN
-        self._refreshed = 0
-        self._tokens: set[str] = set()
-        self._assertions: set[str] = set()
+        self._logins = Logins()
 
     def effects(self) -> Json:
         """Enrolments (course/number: role), grade items by name, grades by item and number."""
@@ -83,7 +65,7 @@ class Brightspace:
 
     def answer(self, call: ApiCall) -> ApiReply:
         if call.path == "/core/connect/token":
-            return self._token(call)
+            return self._logins.token(call)
         if call.path == "/d2l/api/versions/":
             return ApiReply(json=[{"ProductCode": code, "SupportedVersions": v} for code, v in self.versions.items()])
         if self.credits < 10:
@@ -97,55 +79,23 @@ class Brightspace:
         try:
             document = self._served(call)
         except Refused as refused:
-            problem = {"type": "about:blank", "title": refused.message, "status": refused.status}
+            problem: Json = {"type": "about:blank", "title": refused.message, "status": refused.status}
+            if refused.status == 404:  # community.d2l.com, article 1592
+                problem = {"Errors": [{"Message": "Resource Not Found"}]}
             return ApiReply(status=refused.status, json=problem, headers=headers)
         if document is None:
             return ApiReply(text="", headers=headers)
         return ApiReply(json=document, headers=headers)
 
-    def _token(self, call: ApiCall) -> ApiReply:
-        refused = ApiReply(status=400, json={"error": "invalid_grant"})
-        if call.form.get("grant_type") == "client_credentials":
-            if not self._asserted(call):
-                return ApiReply(status=400, json={"error": "invalid_client"})
-            return ApiReply(json=self._granted())
-        known = "Basic " + base64.b64encode(f"{CLIENT}:{SECRET}".encode()).decode()
-        if call.headers.get("authorization") != known:
-            return ApiReply(status=400, json={"error": "invalid_client"})
-        if self._refresh is None or call.form.get("refresh_token") != self._refresh:
-            self._refresh = None
-            self._tokens.clear()
-            return refused
-        self._refreshed += 1
-        self._refresh = f"refresh-{self._refreshed}"
-        return ApiReply(json={**self._granted(), "refresh_token": self._refresh})
-
-    def _granted(self) -> Json:
-        token = f"token-{len(self._tokens) + 1}-{self._refreshed}"
-        self._tokens.add(token)
-        return {"access_token": token, "token_type": "Bearer", "expires_in": 3600}
-
-    def _asserted(self, call: ApiCall) -> bool:
-        try:
-            claims = jwt.decode(
-                call.form["client_assertion"],
-                service_key().public_key(),
-                algorithms=["RS256"],
-                audience=f"http://{call.headers['host']}{call.path}",
-                options={"require": ["iss", "sub", "aud", "exp", "jti"]},
-            )
-        except (jwt.PyJWTError, KeyError):
-            return False
-        fresh = claims["jti"] not in self._assertions
-        self._assertions.add(claims["jti"])
-        return bool(fresh and claims["iss"] == claims["sub"] == SERVICE_USER)
-
     def _served(self, call: ApiCall) -> Any:
-        if call.headers.get("authorization", "").removeprefix("Bearer ") not in self._tokens:
+        scopes = self._logins.scopes_of(call)
+        if scopes is None:
             raise Refused(401, "Unauthorized")
         route = _ROUTE.fullmatch(call.path)
         if route is None or route["version"] not in self.versions[route["product"]]:
             raise Refused(404, "Not Found")
+        if scope_for(call.method, f"{route['product']}/{route['rest']}") not in scopes:
+            raise Refused(403, "Insufficient scope")
         if route["product"] == "le":
             return self._grades(call, route["rest"])
         if route["rest"] == "users/":
@@ -169,7 +119,10 @@ class Brightspace:
             if not found:
                 raise Refused(404, "Not Found")
             return found[0]
-        return [user for user in self.users.values() if user["OrgDefinedId"] == query.get("orgDefinedId")]
+        people = [user for user in self.users.values() if user["OrgDefinedId"] == query.get("orgDefinedId")]
+        if not people:
+            raise Refused(404, "Not Found")
+        return people
 
     def _enrolled(self, body: Json) -> Any:
         known = body["OrgUnitId"] in self.courses and body["UserId"] in self.users and body["RoleId"] in self.roles
@@ -196,7 +149,7 @@ class Brightspace:
             return self._written(key, call.json)
         if key not in self.values:
             raise Refused(404, "Not Found")
-        return self.values[key]
+        return _shown(self.values[key], item)
 
     def _new_item(self, body: Json) -> Json:
         name = body["Name"]
@@ -213,10 +166,29 @@ class Brightspace:
         if not all(isinstance(comment, dict) and "Content" in comment and "Type" in comment for comment in comments):
             raise Refused(400, "Comments and PrivateComments are mandatory")
         field = _FIELDS.get(body.get("GradeObjectType", 0))
-        if field is None or field not in body:
+        if field is None or field not in body or _KINDS[self.items[key[0]]["GradeType"]] != body["GradeObjectType"]:
             raise Refused(400, "Bad Request")
         texts = {name: _rich(body[name]) for name in ("Comments", "PrivateComments")}
         self.values[key] = {"GradeObjectType": body["GradeObjectType"], field: body[field], **texts}
+
+
+def _shown(value: Json, item: Json) -> Json:
+    """A GradeValue, which has other fields than what was written (res/grade.html)."""
+    kind = value["GradeObjectType"]
+    given = value[_FIELDS[kind]]
+    shown = {
+        "DisplayedGrade": "" if given is None else str(given),
+        "GradeObjectIdentifier": str(item["Id"]),
+        "GradeObjectName": item["Name"],
+        "GradeObjectType": kind,
+        "GradeObjectTypeName": item["GradeType"],
+        "Comments": value["Comments"],
+        "PrivateComments": value["PrivateComments"],
+    }
+    if kind == 4:
+        return shown
+    points = given if kind == 1 or given is None else item["MaxPoints"] if given else 0
+    return {**shown, "PointsNumerator": points, "PointsDenominator": item["MaxPoints"]}
 
 
 def _rich(given: Json) -> Json:
@@ -237,23 +209,10 @@ def settings(url: str) -> Json:
         "connector": "brightspace",
         "base_url": url,
         "roles": {"learner": 110, "instructor": 109},
-        "auth": {
-            "kind": "oauth2_refresh_token",
-            "token_url": f"{url}/core/connect/token",
-            "client_id": CLIENT,
-            "client_secret": SECRET,
-            "refresh_token": FIRST_REFRESH_TOKEN,
-        },
+        "auth": application(f"{url}/core/connect/token"),
     }
 
 
 def service_user_settings(url: str) -> Json:
     """The same for a service user."""
-    pem = service_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    auth = {
-        "kind": "oauth2_client_assertion",
-        "token_url": f"{url}/core/connect/token",
-        "client_id": SERVICE_USER,
-        "private_key": pem,
-    }
-    return settings(url) | {"auth": auth}
+    return settings(url) | {"auth": service_user(f"{url}/core/connect/token")}

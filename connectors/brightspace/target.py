@@ -3,6 +3,8 @@
 - A grade is PUT with both comments or refused ("Comments and PrivateComments are mandatory", seen in clients); an empty
   one erases what a teacher wrote. So the grade is read first, and what it says is said again.
 - What is read as RichText {Text, Html} is written as RichTextInput {Content, Type}.
+- What is read of a grade is none of the fields that are written, points apart: passes, symbols and texts are only in
+  DisplayedGrade (res/grade.html, Grade.GradeValue).
 - A grade item has no number of ours: it is known by its name, which is unique in the course, at most 128 characters
   long, and without /"*<>+=|,% (seen in clients).
 - Users are asked for by orgDefinedId and come as a list, by userName as one object or 404.
@@ -79,12 +81,14 @@ def _cleared(message: Message, grades: str, user: str) -> Conversation:
         return nothing
     url = f"{grades}{item['Id']}/values/{user}"
     held = yield from _held(url)
+    if not held:
+        return nothing
     kind = held.get("GradeObjectType")
     field = _FIELD.get(kind)
-    if not held or (field and held.get(field) in (None, "")):
-        return nothing
     if field is None:
         raise TargetError("the grade is calculated by Brightspace and cannot be emptied")
+    if held.get("DisplayedGrade" if field == "Text" else "PointsNumerator") in (None, ""):
+        return nothing
     # Does null empty a grade? The documentation gives the number no null; a refusal ends as permanent.
     yield Ask(request=_put(message, url, kind, {field: None}, held))
     return [None]

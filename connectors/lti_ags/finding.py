@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from typing import Any, Final
-from urllib.parse import quote, urljoin
+from urllib.parse import quote
 
 from bridge.core.errors import TargetError
 from bridge.core.events import Json
@@ -21,6 +21,8 @@ from connectors.lti_ags.wire import (
     next_page,
     object_of,
     posted,
+    told,
+    whole,
     with_query,
 )
 
@@ -53,7 +55,7 @@ def line_item(message: Message, settings: Settings) -> Asking:
     if not params.get("label") or not params.get("score_maximum"):
         raise TargetError("label, score_maximum: expected both, since the line item has to be made")
     item = {
-        "scoreMaximum": params["score_maximum"],
+        "scoreMaximum": whole(params["score_maximum"]),
         "label": params["label"],
         "resourceId": params["resource_id"],
         "tag": params.get("tag"),
@@ -69,15 +71,15 @@ def line_item(message: Message, settings: Settings) -> Asking:
     if not found and not isinstance(made, str):
         raise TargetError("the platform's answer does not name the line item that it has made")
     if found and isinstance(made, str) and made in found[1:]:
-        yield Ask(request=Request(method="DELETE", url=here(made, settings, "id")), answers=({"as": "ok"},))
-    return found[0] if found else here(str(made), settings, "id")
+        yield Ask(request=Request(method="DELETE", url=told(made, settings, "id")), answers=({"as": "ok"},))
+    return found[0] if found else told(str(made), settings, "id")
 
 
 def _matching(url: str, wish: Mapping[str, str], settings: Settings) -> Asking:
     """The addresses of all line items with this resource id and tag, those that were made first in front."""
     entries = yield from _listed(with_query(url, wish), LINE_ITEMS, settings)
     found = [
-        here(entry["id"], settings, "id")
+        told(entry["id"], settings, "id")
         for entry in entries
         if entry.get("resourceId") == wish["resource_id"]
         and (entry.get("tag") or None) == wish.get("tag")  # Moodle writes "" for none
@@ -95,27 +97,33 @@ def user_of(message: Message, settings: Settings) -> Asking:
     if not number and not email:
         raise TargetError("user, sourced_id, email: expected one of them")
     members = yield from _listed(_listing("members", params, settings), MEMBERS, settings)
-    same_number = {entry.get("user_id") for entry in members if number and entry.get("lis_person_sourcedid") == number}
-    same_email = {
-        entry.get("user_id") for entry in members if email and str(entry.get("email") or "").casefold() == email
-    }
-    match list(same_number or same_email):
-        case [str(user)]:
+    same_number = [entry for entry in members if number and entry.get("lis_person_sourcedid") == number]
+    same_email = [entry for entry in members if email and str(entry.get("email") or "").casefold() == email]
+    ids = [entry.get("user_id") for entry in same_number or same_email]
+    match list({str(user) for user in ids if isinstance(user, str | int)}):
+        case [user]:
             return user
         case []:
             raise TargetError("sourced_id, email: no member of the course has them, or the tool may not see them")
     raise TargetError("sourced_id, email: several members of the course have them")
 
 
-def result_of(line_item: str, user: str) -> Asking:
-    """Whether the platform shows results, and what it holds for somebody; empty for nothing."""
+def result_of(line_item: str, user: str, settings: Settings) -> Asking:
+    """Whether the platform shows results, and what it holds for somebody; empty for nothing.
+
+    Canvas shows its LTI id of somebody, also who was asked for by number, and the asked one's result only
+    (github.com/instructure/canvas-lms, app/serializers/lti/ims/results_serializer.rb).
+    """
     url = with_query(below(line_item, "results"), {"user_id": user})
     request = Request(method="GET", url=url, headers={"Accept": RESULTS})
     answer = yield Ask(request=request, answers=_READABLE, harmless=True)
     entries = document_of(answer) if answer.status < 300 else None
     if not isinstance(entries, list):
         return False, {}
-    mine = [entry for entry in entries if isinstance(entry, dict) and str(entry.get("userId")) == user]
+    entries = [entry for entry in entries if isinstance(entry, dict)]
+    mine = [entry for entry in entries if str(entry.get("userId")) == user]
+    if not mine and len(entries) == 1 and settings.options.get("platform") == "canvas":
+        mine = entries
     return True, mine[0] if mine else {}
 
 
@@ -134,7 +142,7 @@ def _listed(url: str, media_type: str, settings: Settings) -> Asking:
         following = next_page(answer.headers.get("link", ""))
         if following is None:
             return entries
-        page = here(urljoin(page, following), settings, "Link")
+        page = told(following, settings, "Link", page)
     raise TargetError("most_pages: the platform's list has more pages")
 
 

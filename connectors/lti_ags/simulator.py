@@ -42,7 +42,8 @@ class Refused(Exception):
 
 class Gradebook:
     """`limited` answers as a throttle does, `page` is the most entries of a page, `clock` what the platform's clock
-    is ahead by. Each course has a line item from the start, number 9 and number 10.
+    is ahead by, `domain` what Canvas writes as its own address. Each course has a line item from the start, number 9
+    and number 10.
     """
 
     def __init__(self, *, canvas: bool = False) -> None:
@@ -50,6 +51,7 @@ class Gradebook:
         self.limited = False
         self.page = 50
         self.clock = timedelta(0)
+        self.domain: str | None = None
         self.registration = Registration()
         self.courses = {"101", "102"}
         self.members = [
@@ -142,7 +144,7 @@ class Gradebook:
         ]
 
     def _shown(self, call: ApiCall, number: int) -> Json:
-        item, base = self._items[number], f"http://{call.headers['host']}"
+        item, base = self._items[number], self._base(call)
         if self.canvas:
             address = f"{base}/api/lti/courses/{item['course']}/line_items/{number}"
         else:
@@ -172,13 +174,16 @@ class Gradebook:
         full = ("FullyGraded", "PendingManual") if self.canvas else ("FullyGraded",)
         counts = given is not None and score["gradingProgress"] in full
         value = round(given * item["scoreMaximum"] / score["scoreMaximum"], 5) if counts else None
+        extension = score.get("https://canvas.instructure.com/lti/submission", {}) if self.canvas else {}
+        if extension.get("preserve_score"):
+            value = self._marks.get(key, {}).get("score")
         updated = moment if self.canvas or counts else datetime.now(UTC) + self.clock
         self._marks[key] = {"score": value, "updated": updated, "comment": score.get("comment")}
         if score.get("comment"):
             self._commented(key, score["comment"])
         if not self.canvas:
             return ApiReply(json=[])
-        if score.get("https://canvas.instructure.com/lti/submission", {}).get("new_submission", True):
+        if extension.get("new_submission", True):
             self._submissions.append({"item": number, "user": key[1]})
         return ApiReply(json={"resultUrl": f"{self._address(call).removesuffix('/scores')}/results/{key[1]}"})
 
@@ -207,6 +212,7 @@ class Gradebook:
                 continue
             result = {"id": f"{self._address(call)}/{user}", "userId": user, "scoreOf": self._shown(call, number)["id"]}
             if self.canvas:
+                result["userId"] = f"lti-id-of-{user}"  # whatever it was asked by: results_serializer.rb
                 result |= {"resultScore": mark["score"], "resultMaximum": item["scoreMaximum"]}
                 result |= {"comment": mark["comment"]}
             elif mark["score"] is not None:
@@ -222,10 +228,17 @@ class Gradebook:
         if start + size >= len(entries):
             return entries[start : start + size], {}
         query = urlencode({**call.query, "from": start + size})
-        return entries[start : start + size], {"Link": f'<{self._address(call)}?{query}>; rel="next"'}
+        link = f'<{self._address(call)}?{query}>; rel="next"'
+        if not self.canvas and entries is not self.members:  # lineitems.php: typographic quotes, and moodle_url::out()
+            link = f"<{self._address(call)}?{query.replace('&', '&amp;')}>; rel=“next”".encode().decode("latin-1")
+        return entries[start : start + size], {"Link": link}
 
     def _address(self, call: ApiCall) -> str:
-        return f"http://{call.headers['host']}{call.path}"
+        return f"{self._base(call)}{call.path}"
+
+    def _base(self, call: ApiCall) -> str:
+        own = self.domain if self.canvas else None
+        return f"http://{own or call.headers['host']}"
 
 
 def _incorrect() -> Refused:

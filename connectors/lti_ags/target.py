@@ -30,8 +30,11 @@ CANVAS_SUBMISSION: Final = "https://canvas.instructure.com/lti/submission"
 
 _GIVEN: Final = ("Completed", "FullyGraded")
 _TAKEN_BACK: Final = ("Submitted", "NotReady")
+_DELETED: Final = ("Initialized", "NotReady")
 _HANDED_IN: Final = ("Submitted", "PendingManual")
-"""activityProgress and gradingProgress."""
+"""activityProgress and gradingProgress; what Blackboard deletes a grade for is documented (docs.anthology.com, LTI 1.3,
+AGS: scores).
+"""
 
 _OUTDATED: Final = ({"status": 409}, {"status": 400, "body_regex": "before last updated timestamp"})
 """The manifest calls these superseded."""
@@ -55,7 +58,7 @@ def converse(messages: Sequence[Message], settings: Settings) -> Conversation:
 def _score(message: Message, settings: Settings, user: str) -> Json:
     params = message.params
     score: Json = {"userId": user}
-    activity, grading = _progress(message)
+    activity, grading = _progress(message, settings)
     if (activity, grading) == _GIVEN:
         score |= {"scoreGiven": params["score_given"], "scoreMaximum": params["score_maximum"]}
     if params.get("comment"):
@@ -67,23 +70,28 @@ def _score(message: Message, settings: Settings, user: str) -> Json:
     return score
 
 
-def _progress(message: Message) -> tuple[str, str]:
+def _progress(message: Message, settings: Settings) -> tuple[str, str]:
     match message.operation:
         case "report_progress":
             return message.params["activity"], message.params["grading"]
         case "report_submission":
             return _HANDED_IN
-    return _TAKEN_BACK if takes_back(message) else _GIVEN
+    if not takes_back(message):
+        return _GIVEN
+    return _DELETED if settings.options.get("platform") == "blackboard" else _TAKEN_BACK
 
 
 def _submission(message: Message, moment: datetime) -> Json:
+    # github.com/instructure/canvas-lms, app/controllers/lti/ims/scores_controller.rb: preserve_score.
+    kept = {"preserve_score": True} if message.params.get("keep_mark") else {}
     if message.operation != "report_submission":
-        return {"new_submission": False}
+        return {"new_submission": False, **kept}
     submission = {
         "new_submission": True,
         "submission_type": message.params.get("submission_type") or "external_tool",
         "submission_data": message.params.get("submission_data"),
         "submitted_at": written(moment),
+        **kept,
     }
     return {name: value for name, value in submission.items() if value is not None}
 
@@ -91,13 +99,13 @@ def _submission(message: Message, moment: datetime) -> Json:
 def _posted(message: Message, settings: Settings, item: str, score: Json) -> Conversation:
     url, looking = score_url(item), settings.options["stale"] == "check"
     if "comment" in score and message.attempt > 1:  # what came of the try before is not always known
-        _, held = yield from result_of(item, score["userId"])
+        _, held = yield from result_of(item, score["userId"], settings)
         if _says_the_same(held, score):
             return [Outcome(verdict=Verdict.DUPLICATE, reason="the platform has this score and comment already")]
     answer = yield Ask(request=posted(message, url, SCORE, score), answers=_LOOKED_INTO if looking else ())
     if answer.status < 300:
         return [None]
-    readable, held = yield from result_of(item, score["userId"])
+    readable, held = yield from result_of(item, score["userId"], settings)
     if readable and _says_the_same(held, score):
         return [Outcome(verdict=Verdict.DUPLICATE, reason="the platform holds this score already")]
     later = _later(score, held, message)

@@ -20,7 +20,7 @@ SCORE: Final = "application/vnd.ims.lis.v1.score+json"
 RESULTS: Final = "application/vnd.ims.lis.v2.resultcontainer+json"
 MEMBERS: Final = "application/vnd.ims.lti-nrps.v2.membershipcontainer+json"
 
-_NEXT: Final = re.compile(r'<([^>]*)>(?:\s*;[^,]*?)?;\s*rel\s*=\s*"?[^",;]*\bnext\b', re.IGNORECASE)
+_NEXT: Final = re.compile(r'<([^>]*)>(?:\s*;[^,]*?)?;\s*rel\s*=\s*"?[^",;]*\bnext(?![a-z0-9_-])', re.IGNORECASE)
 
 
 def score_url(line_item: str) -> str:
@@ -29,21 +29,40 @@ def score_url(line_item: str) -> str:
 
 
 def next_page(link: str) -> str | None:
-    """The address of the next page in a `Link` header (RFC 8288), None on the last one."""
+    """The address of the next page in a `Link` header (RFC 8288), None on the last one.
+
+    Moodle writes typographic quotes, which come as the Latin-1 of their UTF-8, and &amp; (github.com/moodle/moodle,
+    mod/lti/service/gradebookservices/classes/local/resources/lineitems.php and results.php).
+    """
     found = _NEXT.search(link)
-    return found.group(1) if found else None
+    return found.group(1).replace("&amp;", "&") if found else None
 
 
 # --- addresses and times ----------------------------------------------------------------------------------------------
 
 
-def here(url: str, settings: Settings, where: str) -> str:
-    """An address on the platform. A token that went anywhere else would be given away."""
+def here(url: str, settings: Settings, where: str, at: str = "") -> str:
+    """An address on the platform, seen from `at`. A token that went anywhere else would be given away."""
     base = settings.options["base_url"]
-    joined = urljoin(f"{base}/", url)
+    try:
+        joined = urljoin(at or f"{base}/", url)
+    except ValueError:
+        joined = ""
     if _origin(joined) != _origin(base):
         raise TargetError(f"{where}: expected an address at the base_url of the settings")
     return joined
+
+
+def told(url: str, settings: Settings, where: str, at: str = "") -> str:
+    """An address that the platform itself gave.
+
+    Canvas gives them at its account's main domain, whichever of its domains was asked: the path counts
+    (github.com/instructure/canvas-lms, app/controllers/lti/ims/line_items_controller.rb).
+    """
+    if settings.options.get("platform") != "canvas" or _origin(url)[1] is None:
+        return here(url, settings, where, at)
+    parts = urlsplit(url)
+    return here(urlunsplit(("", "", parts.path, parts.query, "")), settings, where)
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
@@ -77,6 +96,11 @@ def moment_of(text: str) -> datetime:
 def written(moment: datetime) -> str:
     """With milliseconds, and with +00:00, as in the specification's own examples."""
     return moment.isoformat(timespec="milliseconds")
+
+
+def whole(number: float) -> float:
+    """Without a fraction of zero: a Blackboard column's maximum is an integer (docs.anthology.com, AGS: columns)."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
 def posted(message: Message, url: str, media_type: str, document: Json, part: str = "") -> Request:

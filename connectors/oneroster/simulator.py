@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from typing import Any, Final
 
@@ -12,12 +13,31 @@ _BASE: Final = "/ims/oneroster/gradebook/v1p2"
 _LOGIN: Final = f"Basic {b64encode(b'bridge:oneroster-secret').decode()}"
 _SCOPE: Final = "https://purl.imsglobal.org/spec/or/v1p2/scope"
 _TOKEN: Final = "oneroster-token"
-_STATUSES: Final = {"exempt", "fully graded", "not submitted", "partially graded", "submitted"}
+_STATUS: Final = re.compile(r"exempt|fully graded|not submitted|partially graded|submitted|ext:[A-Za-z0-9._-]+")
+_DAY: Final = re.compile(r"\d{4}-\d\d-\d\d")
+_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 _ALWAYS: Final = {"sourcedId", "status", "dateLastModified"}
 _NEEDED: Final = {
     "results": ("result", _ALWAYS | {"lineItem", "student", "scoreStatus", "scoreDate"}),
     "lineItems": ("lineItem", _ALWAYS | {"title", "assignDate", "dueDate", "class", "school", "category"}),
 }  # fmt: skip
+_MAY: Final = {
+    "results": {"class", "scoreScale", "score", "textScore", "comment", "metadata", "learningObjectiveSet"}
+    | {"inProgress", "incomplete", "late", "missing"},
+    "lineItems": {"description", "gradingPeriod", "academicSession", "scoreScale", "resultValueMin", "resultValueMax"}
+    | {"metadata", "learningObjectiveSet"},
+}
+_REFERENCES: Final = {
+    "lineItem": "lineItem",
+    "student": "user",
+    "class": "class",
+    "school": "org",
+    "category": "category",
+    "gradingPeriod": "academicSession",
+    "academicSession": "academicSession",
+    "scoreScale": "scoreScale",
+}
+"""What each field refers to; additionalProperties is false in the binding's own schemas."""
 
 
 class Gradebook:
@@ -53,21 +73,41 @@ class Gradebook:
             return ApiReply(status=204, text="")
         if call.method != "PUT":
             return _status(405, "forbidden")
-        wrapper, needed = _NEEDED[kind]
+        wrapper, _ = _NEEDED[kind]
         given = call.json.get(wrapper) if isinstance(call.json, dict) and call.json.keys() == {wrapper} else None
-        if not isinstance(given, dict) or not needed <= given.keys() or given["sourcedId"] != name:
-            return _status(422, "invaliddata")
-        if kind == "results" and not self._fits(given):
+        if not isinstance(given, dict) or given.get("sourcedId") != name or not self._fits(kind, given):
             return _status(422, "invaliddata")
         held[name] = given
         return ApiReply(status=201, json={wrapper: given})
 
-    def _fits(self, result: Json) -> bool:
+    def _fits(self, kind: str, result: Json) -> bool:
+        _, needed = _NEEDED[kind]
+        if not needed <= result.keys() <= needed | _MAY[kind] or not _typed(result):
+            return False
+        if kind == "lineItems":
+            return True
         known = not self.strict or result["lineItem"]["sourcedId"] in self._held["lineItems"]
-        return known and result["scoreStatus"] in _STATUSES and len(result["scoreDate"]) == len("2026-01-02")
+        return known and _STATUS.fullmatch(result["scoreStatus"]) is not None
 
     def effects(self) -> Json:
         return dict(self._held)
+
+
+def _typed(given: Json) -> bool:
+    """Whether references, dates and numbers are what the schemas want."""
+    references = all(
+        isinstance(given[name], dict)
+        and given[name].keys() == {"href", "sourcedId", "type"}
+        and given[name]["type"] == to
+        for name, to in _REFERENCES.items()
+        if name in given
+    )
+    dates = all(
+        _MOMENT.fullmatch(given[name]) for name in ("dateLastModified", "assignDate", "dueDate") if name in given
+    )
+    days = "scoreDate" not in given or _DAY.fullmatch(given["scoreDate"]) is not None
+    numbers = [given[name] for name in ("score", "resultValueMin", "resultValueMax") if name in given]
+    return references and dates and days and all(type(number) in (int, float) for number in numbers)
 
 
 def _token(call: ApiCall) -> ApiReply:

@@ -108,9 +108,25 @@ def test_a_service_user_needs_no_refresh_token(campus: Campus) -> None:
     known = simulator.service_user_settings(campus.server.url)
     assert campus.tell(said("set_grade", points=7), known).verdict is Verdict.OK
     assert campus.grade()["PointsNumerator"] == 7
-    wrong = known | {"auth": known["auth"] | {"client_id": "somebody"}}
-    campus.restart()
-    assert campus.tell(said("set_grade", points=8), wrong).verdict is Verdict.AUTH
+    token_url = known["auth"]["token_url"]
+    for different in ({"client_id": "somebody"}, {"key_id": "somebody's"}, {"audience": token_url}):
+        campus.restart()
+        wrong = known | {"auth": known["auth"] | different}
+        assert campus.tell(said("set_grade", points=8), wrong).verdict is Verdict.AUTH
+
+
+@pytest.mark.parametrize("kind", ["refresh token", "service user"])
+def test_the_scope_is_enough_for_every_operation(campus: Campus, kind: str) -> None:
+    known = simulator.service_user_settings(campus.server.url) if kind == "service user" else None
+    course = {"course_code": "DM507-2026", "user": "S-100"}
+    for operation, params in (
+        ("set_grade", {**GRADE, "item_name": "New", "max_points": 10, "points": 5}),
+        ("clear_grade", {**GRADE, "item_name": "New"}),
+        ("enrol_user", {**course, "role": "learner"}),
+        ("unenrol_user", course),
+    ):
+        [message] = messages_of({"operation": operation, "with": params}, {})
+        assert campus.tell(message, known).verdict is Verdict.OK, operation
 
 
 # --- grades -----------------------------------------------------------------------------------------------------------
@@ -122,6 +138,21 @@ def test_what_teachers_wrote_stays(campus: Campus) -> None:
     assert campus.grade() == {**COMMENTED, "PointsNumerator": 83.5}
     assert campus.tell(said("sync_grade", points=None)).verdict is Verdict.OK
     assert campus.grade() == {**COMMENTED, "PointsNumerator": None}
+
+
+@pytest.mark.parametrize(
+    ("item", "name", "given"), [("Passed", "pass", True), ("Passed", "pass", False), ("Letter", "value", "A")]
+)
+def test_a_grade_of_any_type_is_emptied_once(campus: Campus, item: str, name: str, given: Any) -> None:
+    assert campus.tell(said("set_grade", item_name=item, **{name: given})).verdict is Verdict.OK
+    assert campus.tell(said("sync_grade", item_name=item, **{name: None})).verdict is Verdict.OK
+    assert campus.grade(item)[name.title()] is None
+    assert campus.tell(said("clear_grade", item_name=item)).verdict is Verdict.DUPLICATE
+
+
+def test_a_grade_of_another_type_than_its_item_is_refused(campus: Campus) -> None:
+    assert campus.tell(said("set_grade", item_name="Passed", points=1)).verdict is Verdict.PERMANENT
+    assert campus.server.effects()["grades"] == {}
 
 
 def test_an_item_is_made_once_whoever_comes_first_and_whatever_its_name(campus: Campus) -> None:

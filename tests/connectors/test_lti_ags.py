@@ -114,6 +114,13 @@ def test_scores_are_posted_in_front_of_a_query(line_item: str, url: str) -> None
         ('<https://l.example/i?p=2>; title="rel=last"; REL="Next last"', "https://l.example/i?p=2"),
         ('<https://l.example/i?next=1>; rel="first"', None),
         ('<https://l.example/1>; rel="first", <https://l.example/9>; rel="last"', None),
+        # As Moodle writes it, once it has come over HTTP.
+        (
+            "<https://l.example/i?a=1&amp;from=2>; rel=“next”".encode().decode("latin-1"),
+            "https://l.example/i?a=1&from=2",
+        ),
+        ("<https://l.example/i?a=1&amp;from=2>; rel=“next”", "https://l.example/i?a=1&from=2"),
+        ('<https://l.example/i>; rel="next-archive"', None),
         ("", None),
     ],
 )
@@ -189,6 +196,25 @@ def test_the_scores_of_an_exam_that_come_together_share_one_line_item(moodle: Lm
     assert effects["scores"] == {"flow-123/501": 50, "flow-123/502": 50, "flow-123/503": 50}
 
 
+def test_canvas_is_asked_at_the_address_of_the_settings_whatever_it_calls_itself(canvas: Lms) -> None:
+    canvas.book.domain = "school.instructure.example"
+    canvas.book.page = 1
+    for points in (10, 20):
+        assert canvas.tell(graded(points, at=timedelta(minutes=points))).verdict is Verdict.OK
+    assert canvas.score() == 20
+    assert len(canvas.server.effects()["line_items"]) == 3
+    elsewhere = graded(30, at=timedelta(hours=1))
+    params = {**elsewhere.params, "line_item": "https://evil.example/api/lti/courses/101/line_items/9"}
+    del params["resource_id"]
+    assert canvas.tell(replace(elsewhere, params=params)).verdict is Verdict.PERMANENT
+
+
+def test_a_maximum_without_a_fraction_is_written_as_an_integer(moodle: Lms) -> None:
+    assert moodle.tell(said("post_score", score_given=7.5, score_maximum=20.0)).verdict is Verdict.OK
+    [body] = [call.body for call in moodle.server.calls() if call.method == "POST" and b"label" in call.body]
+    assert b'"scoreMaximum":20,' in body
+
+
 def test_people_are_found_by_number_or_address_on_any_page(moodle: Lms) -> None:
     moodle.book.page = 1
     for user, points in (({"sourced_id": "S-102"}, 10), ({"sourced_id": None, "email": "GRACE@example.test"}, 20)):
@@ -247,7 +273,7 @@ def test_a_grade_is_given_revoked_and_given_again_though_all_of_it_comes_late(
     ]
     for message, expected in story:
         for _ in range(2):
-            assert lms.tell(message).verdict in (Verdict.OK, Verdict.DUPLICATE)
+            assert lms.tell(replace(message, sent_at=datetime.now(UTC))).verdict in (Verdict.OK, Verdict.DUPLICATE)
             assert lms.score() == expected
 
 
@@ -304,6 +330,15 @@ def test_a_score_is_no_new_submission_and_a_hand_in_is_one(canvas: Lms) -> None:
     canvas.tell(said("report_submission", score_maximum=100))
     canvas.tell(graded(80, at=timedelta(minutes=1)))
     assert canvas.server.effects()["submissions"] == [{"item": 11, "user": "501"}]
+
+
+def test_a_hand_in_empties_a_mark_at_canvas_unless_told_not_to(canvas: Lms) -> None:
+    canvas.tell(graded(80))
+    kept = said("report_submission", at=timedelta(minutes=1), score_maximum=100, keep_mark=True)
+    assert canvas.tell(kept).verdict is Verdict.OK
+    assert canvas.score() == 80
+    canvas.tell(said("report_submission", at=timedelta(minutes=2), score_maximum=100))
+    assert canvas.score() is None
 
 
 def test_a_throttle_is_no_refusal(canvas: Lms) -> None:
