@@ -7,7 +7,7 @@
   to leave out what they have already; whoever reads events counts ids.
 - 1.2 adds `profile` to events; all else that is sent here is the same in both.
 
-github.com/1EdTech/caliper-spec; imsglobal.org/spec/caliper/v1p2.
+github.com/1EdTech/caliper-spec (model/caliper_v1p2.lines has every term); imsglobal.org/spec/caliper/v1p2.
 """
 
 from __future__ import annotations
@@ -31,6 +31,11 @@ _CONTEXTS: Final = {
 _PROFILES: Final = {"AssessmentEvent": "AssessmentProfile", "GradeEvent": "GradingProfile", "Event": "GeneralProfile"}
 _ENROLMENTS: Final = {
     "added": "Added", "removed": "Removed", "suspended": "Deactivated", "reinstated": "Activated",
+}  # fmt: skip
+
+_ROLES: Final = {
+    "learner": "Learner", "student": "Learner", "instructor": "Instructor", "teacher": "Instructor",
+    "administrator": "Administrator", "manager": "Manager", "mentor": "Mentor", "member": "Member",
 }  # fmt: skip
 
 
@@ -123,9 +128,18 @@ def _membership(params: Mapping[str, Any], base: str) -> Json:
         "type": "Membership",
         "member": _entity(base, "Person", params["person"]),
         "organization": _entity(base, "CourseSection", params["course"]),
-        "roles": [params["role"]] if params.get("role") else None,
+        "roles": _roles(params.get("role")),
         "status": "Active" if params["change"] in ("added", "reinstated") else "Inactive",
     }
+
+
+def _roles(role: str | None) -> list[str] | None:
+    """A role in Caliper's spelling; a role within a role has the outer one beside it (Membership, LIS roles)."""
+    if not role:
+        return None
+    term = _ROLES.get(role.lower(), role)
+    core = term.partition("#")[0]
+    return [core] if core == term else [core, term]
 
 
 def _attempt(params: Mapping[str, Any], base: str) -> Json:

@@ -7,10 +7,17 @@ import hmac
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from bridge.core.events import Json
 from bridge.core.simulation import ApiCall, ApiReply
 
 _KEY: Final = bytes(range(32))
+_SEED: Final = bytes(range(32, 64))
+OWN_KEY: Final = f"whsk_{base64.b64encode(_SEED).decode()}"
+"""The bridge's own key, whose public half the receiver has."""
+
 _TOLERANCE: Final = 300.0  # seconds, as in the official libraries (github.com/standard-webhooks/standard-webhooks)
 
 
@@ -25,9 +32,10 @@ class Sink:
         if self.gone:
             return ApiReply(status=410, json={"error": "no longer wanted"})
         id, sent = call.headers.get("webhook-id", ""), call.headers.get("webhook-timestamp", "")
-        signed = hmac.digest(_KEY, f"{id}.{sent}.".encode() + call.body, "sha256")
-        signature = f"v1,{base64.b64encode(signed).decode()}"
-        if signature not in call.headers.get("webhook-signature", "").split():
+        signatures = call.headers.get("webhook-signature", "").split(" ")
+        if not id or not sent.isdecimal() or not any(signatures):
+            return ApiReply(status=400, json={"error": "missing required headers"})
+        if not any(_matches(signature, f"{id}.{sent}.".encode() + call.body) for signature in signatures):
             return ApiReply(status=401, json={"error": "no matching signature"})
         if abs(datetime.now(UTC).timestamp() - float(sent)) > _TOLERANCE:
             return ApiReply(status=400, json={"error": "timestamp too far from now"})
@@ -36,6 +44,17 @@ class Sink:
 
     def effects(self) -> Json:
         return {"webhooks": self._webhooks}
+
+
+def _matches(signature: str, signed: bytes) -> bool:
+    version, _, text = signature.partition(",")
+    if version == "v1":
+        return hmac.compare_digest(text, base64.b64encode(hmac.digest(_KEY, signed, "sha256")).decode())
+    try:
+        Ed25519PrivateKey.from_private_bytes(_SEED).public_key().verify(base64.b64decode(text), signed)
+    except (InvalidSignature, ValueError):
+        return False
+    return version == "v1a"
 
 
 def target() -> Sink:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import uuid
 from base64 import b64encode
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from typing import Any, Final
+from typing import Final
 
 from bridge.core.events import Json, stamp
 from bridge.core.simulation import ApiCall, ApiReply
+from connectors.xapi.simulated_validation import sound
 from connectors.xapi.statements import VERBS, moment, same
 
 _PATH: Final = "/xapi/statements"
@@ -20,14 +21,25 @@ _PASSWORD: Final = "lrs-password"
 _LOGIN: Final = f"Basic {b64encode(f'{_USER}:{_PASSWORD}'.encode()).decode()}"
 _VERSION: Final = re.compile(r"(1\.0(\.[0-3])?|2\.0\.0)")
 _MOST_BYTES: Final = 1024 * 1024
+# xAPI-Communication, 2.1; stores refuse every other one.
+_PARAMETERS: Final[Mapping[str, set[str]]] = {
+    "PUT": {"statementId"},
+    "GET": {
+        "statementId", "voidedStatementId", "agent", "verb", "activity", "registration", "related_activities",
+        "related_agents", "since", "until", "limit", "format", "attachments", "ascending",
+    },
+}  # fmt: skip
 
 
 class Store:
     """One store. `conflicts_on_equal` lets it greet every known id with 409, `silent` none at all. `limit_on` lets it
-    throttle; `behind` is how many seconds its searches lag behind.
+    throttle; `behind` is how many seconds its searches lag behind. `terse` is a store that names nothing that it knew,
+    and shows single statements as lists (Ralph); `voids_once` one that refuses to void what is voided (ADL's).
     """
 
     def __init__(self) -> None:
+        self.terse = False
+        self.voids_once = False
         self.conflicts_on_equal = False
         self.silent = False
         self.limit_on = False
@@ -53,35 +65,52 @@ class Store:
         ids = [entry.get("id") for entry in made if isinstance(entry, dict)]
         if len(set(ids)) != len(made):
             return _wrong(400, "two statements with one id")
-        return self._stored(made, ApiReply(json=ids))
+        new = [name for name in ids if not self.terse or name not in self._statements]
+        return self._stored(made, ApiReply(json=new) if new else ApiReply(status=204, text=""))
 
     def _refused(self, call: ApiCall) -> ApiReply | None:
-        if call.path != _PATH:
-            return _wrong(404, "no such resource")
-        if call.headers.get("authorization") != _LOGIN:
-            return _wrong(401, "credentials")
-        if not _VERSION.fullmatch(call.headers.get("x-experience-api-version", "")):
-            return _wrong(400, "X-Experience-API-Version")
-        if len(call.body) > _MOST_BYTES:
-            return _wrong(413, "too large")
-        return ApiReply(status=429, text="Too Many Requests") if self.limit_on else None
+        kind = call.headers.get("content-type", "").partition(";")[0]
+        refusals = (
+            (call.path != _PATH, 404, "no such resource"),
+            (call.headers.get("authorization") != _LOGIN, 401, "credentials"),
+            (not _VERSION.fullmatch(call.headers.get("x-experience-api-version", "")), 400, "X-Experience-API-Version"),
+            (bool(call.query.keys() - _PARAMETERS.get(call.method, set())), 400, "unknown parameters"),
+            (call.method != "GET" and kind != "application/json", 400, "Content-Type"),
+            (len(call.body) > _MOST_BYTES, 413, "too large"),
+            (self.limit_on, 429, "Too Many Requests"),
+        )
+        return next((_wrong(status, words) for refused, status, words in refusals if refused), None)
 
     def _stored(self, made: list[Json], done: ApiReply) -> ApiReply:
-        if not all(map(_sound, made)):
+        if not all(map(sound, made)):
             return _wrong(400, "not a statement")
         known = [entry for entry in made if entry["id"] in self._statements]
         differing = [entry for entry in known if not same(entry, self._statements[entry["id"]])]
         if not self.silent and (differing or (known and self.conflicts_on_equal)):
             return _wrong(409, "there is a statement with this id")
+        if (refused := self._unvoidable([entry for entry in made if entry not in known])) is not None:
+            return _wrong(400, refused)
         for entry in made:
             self._statements.setdefault(entry["id"], _kept(entry))
             if entry["verb"]["id"] == VERBS["voided"]:
                 self._voided.add(entry["object"]["id"])
         return done
 
+    def _unvoidable(self, made: list[Json]) -> str | None:
+        """What forbids to void what these want voided (xAPI-Data, 2.3.2); a store need not know it."""
+        for name in (entry["object"]["id"] for entry in made if entry["verb"]["id"] == VERBS["voided"]):
+            if self._statements.get(name, {}).get("verb", {}).get("id") == VERBS["voided"]:
+                return "a voiding statement cannot be voided"
+            if self.voids_once and name in self._voided:
+                return f"Statement with ID: {name} is already voided, cannot unvoid"
+        return None
+
     def _found(self, call: ApiCall) -> ApiReply:
         for parameter, wants in (("statementId", False), ("voidedStatementId", True)):
-            if (name := call.query.get(parameter)) is not None:
+            if (name := call.query.get(parameter)) is not None and self.terse:
+                listed = [self._statements[name]] if not wants and name in self._statements else []
+                return ApiReply(json={"statements": listed})
+            if name is not None:
                 if name in self._statements and (name in self._voided) is wants:
                     return ApiReply(json=self._statements[name])
                 return _wrong(404, "no such statement")
@@ -116,25 +145,6 @@ def _kept(made: Json) -> Json:
         "authority": {"objectType": "Agent", "account": {"homePage": "https://lrs.example.org", "name": _USER}},
         "version": "1.0.3",
     }
-
-
-def _sound(made: Any) -> bool:
-    """The least of what makes a statement (xAPI-Data, 2.4); null is allowed nowhere but in extensions."""
-    if not isinstance(made, dict) or not {"actor", "verb", "object"} <= made.keys() or _has_null(made):
-        return False
-    try:
-        uuid.UUID(made.get("id", ""))
-    except ValueError:
-        return False
-    score = made.get("result", {}).get("score", {})
-    identified = [key for key in ("account", "mbox", "mbox_sha1sum", "openid") if key in made["actor"]]
-    return len(identified) == 1 and ":" in made["verb"].get("id", "") and -1 <= score.get("scaled", 0) <= 1
-
-
-def _has_null(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(entry is None or (name != "extensions" and _has_null(entry)) for name, entry in value.items())
-    return isinstance(value, list) and any(map(_has_null, value))
 
 
 def _wrong(status: int, words: str) -> ApiReply:

@@ -1,6 +1,6 @@
 """Statements made of a mapping's few parameters: who, did, what, with which result.
 
-The verbs are those of ADL's registry (registry.tincanapi.com, adlnet.gov/expapi/verbs) where it has one for what the
+The verbs are those of the registries (registry.tincanapi.com, adlnet.gov/expapi/verbs) where they have one for what the
 bridge tells of; the others are IRIs below the institution's own address. xAPI knows no null: what nobody said is left
 out.
 """
@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from hashlib import sha1
 from typing import Any, Final
 from urllib.parse import quote
 
 from bridge.core.errors import TargetError
-from bridge.core.events import Json
+from bridge.core.events import Json, stamp
 from bridge.core.settings import Settings
 from bridge.core.target import Message
 
@@ -33,6 +33,7 @@ VERBS: Final[Mapping[str, str]] = {
     "scored": f"{_ADL}/scored",
     "submitted": "http://activitystrea.ms/schema/1.0/submit",
     "terminated": f"{_ADL}/terminated",
+    "unregistered": "http://id.tincanapi.com/verb/unregistered",  # as Open edX, Ralph and Moodle's logstore send it
     "voided": f"{_ADL}/voided",
 }
 _KINDS: Final[Mapping[str, str]] = {
@@ -50,9 +51,10 @@ def statement(message: Message, settings: Settings) -> Json:
     """The statement of a message. Its id is the message's key, or what the mapping wants. Raises TargetError."""
     params, options = message.params, settings.options
     made = dict(params["statement"]) if "statement" in params else _told(message.operation, params, options)
-    made = {"id": statement_id(params.get("id") or message.key), **made}
-    made.setdefault("timestamp", params.get("at") or message.event.get("time"))
-    present: Json = _without_null(made)
+    # Stores give ids back in lower case, whatever they came in.
+    made["id"] = statement_id(str(made.get("id") or params.get("id") or message.key))
+    made.setdefault("timestamp", _time(params["at"]) if params.get("at") else message.event.get("time"))
+    present: Json = {"id": made.pop("id"), **_without_null(made)}
     return present
 
 
@@ -158,6 +160,15 @@ def _mbox(person: Mapping[str, Any]) -> str:
     return f"mailto:{person['email']}"
 
 
+def _time(text: str) -> str:
+    """A time as every store takes it: with a T, and -00:00 is forbidden (xAPI-Data, 2.4.7). Raises TargetError."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise TargetError("at: expected a time, as in 2026-06-05T09:30:00Z") from None
+    return stamp(found if found.tzinfo else found.replace(tzinfo=UTC))
+
+
 def _base(options: Mapping[str, Any]) -> str:
     return str(options.get("iris") or options["home_page"]).rstrip("/")
 
@@ -165,7 +176,7 @@ def _base(options: Mapping[str, Any]) -> str:
 def _without_null(value: Any) -> Any:
     """xAPI refuses null, except within extensions (xAPI-Data, 2.2); objects that are left empty go too."""
     if isinstance(value, list):
-        return [_without_null(entry) for entry in value]
+        return [_without_null(entry) for entry in value if entry is not None]
     if not isinstance(value, Mapping):
         return value
     kept = {name: entry if name == "extensions" else _without_null(entry) for name, entry in value.items()}

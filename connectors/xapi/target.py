@@ -2,7 +2,10 @@
 
 - A store keeps the first statement of an id and answers 409, or nothing at all, to another one. What it holds is looked
   at (`verify`), because 409 also greets what is equal at some stores.
-- A list of statements is taken as a whole or refused as a whole; two equal ids in it are an error.
+- A list of statements is taken as a whole or refused as a whole; two equal ids in it are an error. Where all of it is
+  known a store may answer 204 (2.1.2.s2.b4), and Ralph's 200 names only what is new (github.com/openfun/ralph,
+  src/ralph/api/routers/statements.py): what an answer does not name goes out once more, alone.
+- Asked for one statement Ralph answers with a list of one or none, and knows no voidedStatementId.
 - Nothing is ever deleted. A statement is voided by another one, for good, and searches do not find it any more: that is
   how a grade is taken back. A store does not say that it knows no statement which is to be voided.
 - A store may search in what it knew a while ago, and says how long: X-Experience-API-Consistent-Through.
@@ -17,7 +20,7 @@ from collections.abc import Generator, Mapping, Sequence
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from bridge.core.errors import TargetError
 from bridge.core.events import Json
@@ -32,10 +35,13 @@ _WHOLE: Final = {
     "as": "permanent",
     "reason": "the store takes a list as a whole or not at all",
 }
+# github.com/adlnet/ADL_LRS, lrs/utils/req_validate.py: the same again with another id is an error there.
+_VOIDED: Final = {"status": 400, "body_regex": "already voided", "as": "ok"}
 _LAG: Final = timedelta(seconds=2)
 _PATIENT_TRIES: Final = 6
 
 _Held = Generator[Ask, Answer, Json | None]
+_Judged = Generator[Ask, Answer, Outcome]
 
 
 def converse(messages: Sequence[Message], settings: Settings) -> Conversation:
@@ -50,36 +56,44 @@ def converse(messages: Sequence[Message], settings: Settings) -> Conversation:
         return (yield from _voided(message, settings))
     made = [statement(message, settings) for message in messages]
     if len(made) == 1:
-        return (yield from _put(made[0], settings))
+        return [(yield from _put(made[0], settings))]
     answer = yield Ask(request=_request("POST", settings, body=made), answers=(_WHOLE,))
     stored = _document(answer)
     ids = {str(entry).lower() for entry in stored} if isinstance(stored, list) else set()
-    missing = Outcome(verdict=Verdict.RETRY, reason="the store's answer does not name the statement")
-    return [
-        Outcome(verdict=Verdict.OK, reason="", target_id=entry["id"]) if entry["id"] in ids else missing
-        for entry in made
-    ]
+    outcomes = []
+    for entry in made:
+        if entry["id"] in ids or answer.status == 204:
+            outcomes.append((yield from _taken(entry, settings, known=answer.status == 204)))
+        else:
+            outcomes.append((yield from _put(entry, settings)))
+    return outcomes
 
 
-def _put(made: Json, settings: Settings) -> Conversation:
-    verify = settings.options.get("verify", "conflicts")
+def _put(made: Json, settings: Settings) -> _Judged:
     answer = yield Ask(request=_request("PUT", settings, {"statementId": made["id"]}, made), answers=(_CONFLICT,))
-    known = answer.status == 409
-    if verify == "always" or (known and verify == "conflicts"):
+    return (yield from _taken(made, settings, known=answer.status == 409, conflict=answer.status == 409))
+
+
+def _taken(made: Json, settings: Settings, *, known: bool, conflict: bool = False) -> _Judged:
+    """What became of a statement that the store has now: `known` when it had it before, or another one with its id."""
+    verify = settings.options.get("verify", "conflicts")
+    if verify == "always" or (conflict and verify == "conflicts"):
         held = yield from _held(made["id"], settings)
         if held is not None and not same(made, held):
-            return [Outcome(verdict=Verdict.PERMANENT, reason="the store holds another statement with this id")]
+            return Outcome(verdict=Verdict.PERMANENT, reason="the store holds another statement with this id")
     verdict = Verdict.DUPLICATE if known else Verdict.OK
-    return [Outcome(verdict=verdict, reason="the store has it already" if known else "", target_id=made["id"])]
+    return Outcome(verdict=verdict, reason="the store has it already" if known else "", target_id=made["id"])
 
 
 def _held(name: str, settings: Settings) -> _Held:
     """The statement of an id, voided or not; None for one that the store does not show."""
     for parameter in ("statementId", "voidedStatementId"):
         answer = yield Ask(request=_request("GET", settings, {parameter: name}), answers=(_ABSENT,), harmless=True)
-        found = _document(answer)
-        if answer.status != 404 and isinstance(found, dict):
-            return found
+        document = _document(answer) if answer.status != 404 else None
+        listed = document.get("statements") if isinstance(document, dict) else None
+        for found in listed if isinstance(listed, list) else [document]:
+            if isinstance(found, dict) and str(found.get("id", "")).lower() == name:
+                return found
     return None
 
 
@@ -120,7 +134,7 @@ def _void(message: Message, settings: Settings, names: Sequence[str]) -> Convers
             "object": {"objectType": "StatementRef", "id": name},
             "timestamp": message.event.get("time"),
         }
-        yield Ask(request=_request("PUT", settings, {"statementId": made["id"]}, made), answers=(_CONFLICT,))
+        yield Ask(request=_request("PUT", settings, {"statementId": made["id"]}, made), answers=(_CONFLICT, _VOIDED))
     return [Outcome(verdict=Verdict.OK, reason="")]
 
 
@@ -156,7 +170,7 @@ def _request(method: str, settings: Settings, query: Mapping[str, Any] | None = 
     url = f"{str(settings.options['url']).rstrip('/')}/statements"
     return Request(
         method=method,
-        url=f"{url}?{urlencode(query)}" if query else url,
+        url=f"{url}?{urlencode(query, quote_via=quote)}" if query else url,  # a blank is %20 to every store
         headers=headers,
         body=b"" if body is None else _dump(body),
     )

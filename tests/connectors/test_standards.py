@@ -117,6 +117,48 @@ def test_events_are_of_the_version_that_the_endpoint_speaks(version: str, tmp_pa
         assert event.get("profile") == ("GradingProfile" if version == "1.2" else None)
 
 
+@pytest.mark.parametrize(
+    ("operation", "params", "verdict"),
+    [
+        ("record", {"action": "Restarted", "object": {"type": "Session", "key": "s"}}, Verdict.OK),
+        ("record", {"action": "Withdrawn", "object": {"type": "Session", "key": "s"}}, Verdict.PERMANENT),
+        ("enrolment", {"person": ADA, "course": {"key": "c"}, "change": "added", "role": "instructor"}, Verdict.OK),
+        ("enrolment", {"person": ADA, "course": {"key": "c"}, "change": "added", "role": "janitor"}, Verdict.PERMANENT),
+        ("event", {"event": {"type": "Event", "action": "Viewed", "actor": "x:1", "object": "x:2"}}, Verdict.OK),
+        (
+            "event",
+            {
+                "event": {
+                    "@context": ["https://schema.org/", "http://purl.imsglobal.org/ctx/caliper/v1p1"],
+                    "type": "Event",
+                    "action": "Viewed",
+                    "actor": "x:1",
+                    "object": "x:2",
+                }
+            },
+            Verdict.OK,
+        ),
+        ("event", {"event": {"type": "Event", "action": "Viewed", "actor": "ada", "object": "x:2"}}, Verdict.PERMANENT),
+        (
+            "event",
+            {"event": {"type": "Event", "action": "Viewed", "actor": "x:1", "object": "x:2", "mood": 1}},
+            Verdict.PERMANENT,
+        ),
+        (
+            "event",
+            {"event": {"type": "GradeEvent", "action": "Viewed", "actor": "x:1", "object": "x:2"}},
+            Verdict.PERMANENT,
+        ),
+    ],
+)
+def test_an_endpoint_takes_the_words_of_caliper_only(
+    operation: str, params: Mapping[str, Any], verdict: Verdict, tmp_path: Path
+) -> None:
+    """github.com/1EdTech/caliper-spec, model/caliper_v1p2.lines."""
+    with talking("caliper", tmp_path) as talk:
+        assert talk.say(operation, params)[0].verdict is verdict
+
+
 def test_an_envelope_that_was_cut_off_counts_once(tmp_path: Path) -> None:
     papers = [{"person": {"key": f"w:{number}"}, "assessment": EXAM} for number in range(20)]
     with talking("caliper", tmp_path) as talk:

@@ -15,6 +15,7 @@ from bridge.core.target import Message, Outcome, Verdict
 from bridge.testing.simulated_target import SimulatedTargetServer
 from bridge.testing.target_faults import Fault
 from connectors.xapi import simulator
+from connectors.xapi.simulated_validation import sound
 from connectors.xapi.simulator import Store
 from connectors.xapi.statements import same
 
@@ -157,6 +158,89 @@ def test_a_list_that_was_cut_off_is_there_once(server: SimulatedTargetServer, wa
     assert set(verdicts(way.send(sent))) == {Verdict.OK}
 
     assert len(server.effects()["statements"]) == 50
+
+
+def test_a_list_that_comes_again_is_known_to_a_store_that_names_only_what_is_new(
+    server: SimulatedTargetServer, way: Way
+) -> None:
+    """As Ralph does: github.com/openfun/ralph, src/ralph/api/routers/statements.py."""
+    store(server).terse = True
+    papers = [{"person": {"key": f"w:{number}"}, "assessment": EXAM} for number in range(5)]
+
+    assert set(verdicts(way.send(example("submission", *papers[:3])))) == {Verdict.OK}
+    assert set(verdicts(way.send(example("submission", *papers[:3])))) == {Verdict.DUPLICATE}
+    assert set(verdicts(way.send(example("submission", *papers)))) == {Verdict.OK}
+    assert len(server.effects()["statements"]) == 5
+
+
+def test_a_store_that_shows_a_statement_as_a_list_is_understood(server: SimulatedTargetServer, way: Way) -> None:
+    store(server).terse = True
+    store(server).conflicts_on_equal = True
+    sent = grade("2026-06-01T08:00:00Z", 50)
+
+    assert verdicts(way.send(sent)) == [Verdict.OK]
+    assert verdicts(way.send(sent)) == [Verdict.DUPLICATE]
+    assert verdicts(way.send(grade("2026-06-01T08:00:00Z", 51))) == [Verdict.PERMANENT]
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_what_is_voided_already_stays_voided_at_every_store(
+    server: SimulatedTargetServer, way: Way, once: bool
+) -> None:
+    """Some refuse the second time: github.com/adlnet/ADL_LRS, lrs/utils/req_validate.py."""
+    store(server).voids_once = once
+    way.send(grade("2026-06-01T08:00:00Z", 50))
+    [name] = server.effects()["statements"]
+
+    for key in ("first", "second"):
+        assert verdicts(way.send(example("void", {"statement_id": name}, key=key))) == [Verdict.OK]
+    assert server.effects()["voided"] == [name]
+    [voiding, *_] = server.effects()["statements"].keys() - {name}
+    assert verdicts(way.send(example("void", {"statement_id": voiding}))) == [Verdict.PERMANENT]
+
+
+SOUND: dict[str, Any] = {
+    "id": "6019ce76-b63e-52e2-a450-dc7b4dacb101",
+    "actor": {"mbox": "mailto:ada@example.org"},
+    "verb": {"id": "http://adlnet.gov/expapi/verbs/scored", "display": {"en": "scored"}},
+    "object": {"objectType": "Activity", "id": "https://example.org/exam"},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "taken"),
+    [
+        ({}, True),
+        ({"result": {"score": {"raw": 83, "min": 0, "max": 100, "scaled": 0.83}}}, True),
+        ({"result": {"extensions": {"https://example.org/x": None}}}, True),
+        ({"actor": {"account": {"homePage": "https://example.org", "name": "1"}}}, True),
+        ({"id": "6019ce76"}, False),
+        ({"mood": "good"}, False),
+        ({"timestamp": "2026-06-05 09:30:00Z"}, False),
+        ({"timestamp": "2026-06-05T09:30:00-00:00"}, False),
+        ({"timestamp": "2026-06-05T09:30:00"}, False),
+        ({"actor": {"mbox": "ada@example.org"}}, False),
+        ({"actor": {"mbox": "mailto:ada@example.org", "openid": "https://example.org/ada"}}, False),
+        ({"actor": {"account": {"homePage": "example.org", "name": "1"}}}, False),
+        ({"actor": {"account": {"homePage": "https://example.org", "name": ""}}}, False),
+        ({"verb": {"id": "scored"}}, False),
+        ({"verb": {"id": "http://adlnet.gov/expapi/verbs/scored", "display": {"a word": "scored"}}}, False),
+        ({"verb": {"id": "http://adlnet.gov/expapi/verbs/voided"}}, False),
+        ({"object": {"id": "exam 1"}}, False),
+        ({"object": {"id": "https://example.org/exam", "definition": {"name": "Exam"}}}, False),
+        ({"result": {"score": {"scaled": 1.2}}}, False),
+        ({"result": {"score": {"raw": 101, "min": 0, "max": 100}}}, False),
+        ({"result": {"score": {"raw": "83"}}}, False),
+        ({"result": {"success": None}}, False),
+        ({"result": {"extensions": {"grade": "B"}}}, False),
+        ({"context": {"registration": "1"}}, False),
+        ({"context": {"contextActivities": {"parent": [None]}}}, False),
+        ({"object": {"objectType": "StatementRef", "id": SOUND["id"]}, "context": {"platform": "p"}}, False),
+    ],
+)
+def test_the_simulated_store_takes_what_stores_take(change: Mapping[str, Any], taken: bool) -> None:
+    """github.com/adlnet/lrs-conformance-test-suite asks every store for these refusals."""
+    assert sound({**SOUND, **change}) is taken
 
 
 @pytest.mark.parametrize(
