@@ -16,13 +16,15 @@ _AUDIENCE: Final = "https://service.flow.microsoft.com/"
 
 
 class PowerAutomate:
-    """One flow and its tenant's token endpoint. `required` are keys that the trigger's schema wants.
+    """One flow and its tenant's token endpoint. `required` are keys that the trigger's schema wants; `on` is False when
+    somebody switched the flow off.
 
     `response` is the status of a Response action, 502 where it was skipped and 504 where it came too late.
     """
 
     def __init__(self) -> None:
         self.deleted = False
+        self.on = True
         self.required: tuple[str, ...] = ()
         self.response: int | None = None
         self._audiences: dict[str, str] = {}
@@ -31,17 +33,28 @@ class PowerAutomate:
     def answer(self, call: ApiCall) -> ApiReply:
         if call.path == _TOKEN:
             return self._token(call)
-        if call.path != _INVOKE or self.deleted:
-            return _error(404, "WorkflowNotFound", "The workflow could not be found.")
-        if not self._lets_in(call):
-            return _error(401, "DirectApiAuthorizationRequired", "The request must be authenticated.")
-        if not isinstance(call.json, dict) or not set(self.required) <= call.json.keys():
-            return _error(400, "TriggerInputSchemaMismatch", "The input body for trigger 'manual' did not match.")
+        refused = self._refused(call)
+        if refused is not None:
+            return _error(*refused)
         self._runs.append(call.json)
         return ApiReply(status=self.response or 202, text="")
 
     def effects(self) -> Json:
         return {"runs": self._runs}
+
+    def _refused(self, call: ApiCall) -> tuple[int, str, str] | None:
+        found: tuple[int, str, str] | None = None
+        if call.path != _INVOKE or self.deleted:
+            found = 404, "WorkflowNotFound", "The workflow could not be found."
+        elif "sig" in call.query and "authorization" in call.headers:
+            found = 401, "DirectApiRequestHasMoreThanOneAuthorization", "Only one scheme should be used."
+        elif not self._lets_in(call):
+            found = 401, "DirectApiAuthorizationRequired", "The request must be authenticated."
+        elif not self.on:
+            found = 400, "WorkflowTriggerIsNotEnabled", "Could not execute it with state 'Disabled'."
+        elif not isinstance(call.json, dict) or not set(self.required) <= call.json.keys():
+            found = 400, "TriggerInputSchemaMismatch", "The input body for trigger 'manual' did not match."
+        return found
 
     def _lets_in(self, call: ApiCall) -> bool:
         if "sig" in call.query:

@@ -40,7 +40,8 @@ class Slack:
 
 _STATUS: Final = {
     "user_not_found": 400, "invalid_token": 403, "action_prohibited": 403, "channel_not_found": 404, "no_service": 404,
-    "no_team": 404, "channel_is_archived": 410, "rollup_error": 500,
+    "no_team": 404, "no_active_hooks": 404, "posting_to_general_channel_denied": 403, "team_disabled": 403,
+    "channel_is_archived": 410, "rollup_error": 500,
 }  # fmt: skip
 
 

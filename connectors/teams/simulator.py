@@ -14,13 +14,14 @@ _MOST_BYTES: Final = 28 * 1024  # learn.microsoft.com/connectors/teams
 
 
 class Teams:
-    """One workflow. `limit_on` lets it throttle, `owner_left` that it is not there any more; `hiding` is the retired
-    webhook, which answers 200 to everything.
+    """One workflow. `limit_on` lets it throttle, `owner_left` that it is not there any more; `on` is False when
+    somebody switched it off, `hiding` is the retired webhook, which answers 200 to everything.
     """
 
     def __init__(self) -> None:
         self.limit_on = False
         self.owner_left = False
+        self.on = True
         self.hiding = False
         self._posts: list[Json] = []
         self._failed: list[str] = []
@@ -29,18 +30,27 @@ class Teams:
         if self.hiding and self.limit_on:
             words = "Webhook message delivery failed with error: Microsoft Teams endpoint returned HTTP error 429"
             return ApiReply(text=words)
-        if call.path != _PATH or self.owner_left:
-            return _error(404, "WorkflowNotFound")
-        if call.query.get("sig") != _SIG:
-            return _error(401, "DirectApiAuthorizationRequired")
-        if self.limit_on:
-            return ApiReply(
-                status=429, json={"error": {"code": "WorkflowTriggerThrottled"}}, headers={"Retry-After": "20"}
-            )
-        if call.method != "POST" or not isinstance(call.json, dict):
-            return _error(400, "TriggerInputSchemaMismatch")
+        refused = self._refused(call)
+        if refused is not None:
+            return _error(*refused)
         self._run(call)
         return ApiReply(status=202, text="")
+
+    def _refused(self, call: ApiCall) -> tuple[int, str] | None:
+        found: tuple[int, str] | None = None
+        if call.path != _PATH or self.owner_left:
+            found = 404, "WorkflowNotFound"
+        elif "sig" in call.query and "authorization" in call.headers:
+            found = 401, "DirectApiRequestHasMoreThanOneAuthorization"
+        elif call.query.get("sig") != _SIG:
+            found = 401, "DirectApiAuthorizationRequired"
+        elif self.limit_on:
+            found = 429, "WorkflowTriggerThrottled"
+        elif not self.on:
+            found = 400, "WorkflowTriggerIsNotEnabled"
+        elif call.method != "POST" or not isinstance(call.json, dict):
+            found = 400, "TriggerInputSchemaMismatch"
+        return found
 
     def _run(self, call: ApiCall) -> None:
         cards = [entry["content"] for entry in call.json.get("attachments", []) if entry.get("contentType") == _CARD]
@@ -60,7 +70,8 @@ def _sound(card: Any) -> bool:
 
 
 def _error(status: int, code: str) -> ApiReply:
-    return ApiReply(status=status, json={"error": {"code": code, "message": code}})
+    wait = {"Retry-After": "20"} if status == 429 else {}
+    return ApiReply(status=status, json={"error": {"code": code, "message": code}}, headers=wait)
 
 
 def target() -> Teams:

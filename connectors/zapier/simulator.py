@@ -21,7 +21,7 @@ class Zapier:
 
     def answer(self, call: ApiCall) -> ApiReply:
         if call.path != _HOOK or self.deleted:
-            return ApiReply(status=404, json={"status": "error", "errors": ["not found"]})
+            return ApiReply(status=404, text="please unsubscribe me!")  # as integrators see it
         if len(call.body) > _MOST_BYTES:
             return ApiReply(status=413, text="Request Entity Too Large")
         if self.most is not None and len(self._runs) >= self.most:

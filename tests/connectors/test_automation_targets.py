@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +12,17 @@ import pytest
 import requests
 from target_sending import TARGETS, Example, Way, told, way_to
 
+from bridge.core.errors import TargetError
 from bridge.core.target import Outcome, Verdict
 from bridge.testing.simulated_target import SimulatedTargetServer
 from connectors.cloudevents.simulator import Sink as EventSink
+from connectors.cloudevents.simulator import sound
 from connectors.make.simulator import Make
 from connectors.n8n.simulator import N8n
 from connectors.power_automate.simulator import PowerAutomate
+from connectors.webhook.simulator import OWN_KEY
 from connectors.webhook.simulator import Sink as WebhookSink
+from connectors.webhook.target import signature
 from connectors.zapier.simulator import Zapier
 
 
@@ -46,7 +51,10 @@ def first_case(name: str, **settings: Any) -> Example:
         ("make", set_to(Make, queue=0), (Verdict.THROTTLED, 60, 0)),
         ("make", set_to(Make, most=0), (Verdict.THROTTLED, 10, 0)),
         ("make", set_to(Make, disabled=True), (Verdict.GONE, None, 0)),
+        ("make", set_to(Make, failing=True), (Verdict.AMBIGUOUS, None, 1)),
         ("n8n", set_to(N8n, registered=False), (Verdict.RETRY, None, 0)),
+        ("n8n", set_to(N8n, starting=True), (Verdict.RETRY, None, 0)),
+        ("n8n", set_to(N8n, open_door=True), (Verdict.AUTH, None, 0)),
         ("n8n", set_to(N8n, failing=True), (Verdict.AMBIGUOUS, None, 1)),
         ("power_automate", set_to(PowerAutomate, deleted=True), (Verdict.GONE, None, 0)),
         ("power_automate", set_to(PowerAutomate, required=("course",)), (Verdict.PERMANENT, None, 0)),
@@ -77,6 +85,75 @@ def test_a_receiver_that_takes_no_batches_gets_none(tmp_path: Path) -> None:
         [outcome] = way_to(server, connector, tmp_path).send(first_case("cloudevents", mode="batched"))
         assert outcome.verdict is Verdict.PERMANENT
         assert server.effects() == {"events": {}}
+
+
+PAIR = "6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg=="
+
+
+@pytest.mark.parametrize(
+    ("secret", "expected"),
+    [
+        ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="),
+        (
+            "whsk_VEVTVFNJR05JTkdLRVlET05PVFVTRVRISVNGT1JBTlk=",
+            "v1a,tQ9V2XOqn7jL/DQenEFpqIugdBVtiMmER5mhSkXBNwM0mkATuDe6KYYUuxqtaiHeYGb7KaaBRdM5WqyeFiL8Ag==",
+        ),
+    ],
+)
+def test_signatures_are_those_of_the_official_libraries(secret: str, expected: str) -> None:
+    """github.com/standard-webhooks/standard-webhooks, libraries/go: webhook_test.go and webhook_asymmetric_test.go."""
+    assert signature(secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}') == expected
+
+
+def test_a_key_with_its_public_half_behind_it_signs_as_the_key_alone() -> None:
+    """As github.com/svix/svix-webhooks writes its keys."""
+    alone = base64.b64encode(base64.b64decode(PAIR)[:32]).decode()
+    assert signature(f"whsk_{PAIR}", "m", 1, b"{}") == signature(f"whsk_{alone}", "m", 1, b"{}")
+
+
+@pytest.mark.parametrize("secret", ["whsk_AAAA", "whsk_", "whsec_", "whsec_*"])
+def test_what_is_no_key_signs_nothing(secret: str) -> None:
+    with pytest.raises(TargetError, match="secrets: expected"):
+        signature(secret, "m", 1, b"{}")
+
+
+def test_receivers_with_abuse_protection_hear_who_sends(tmp_path: Path) -> None:
+    """github.com/cloudevents/spec, http-webhook.md, 2.1."""
+    connector = TARGETS["cloudevents"]
+    assert connector.simulator is not None
+    with SimulatedTargetServer(connector.simulator) as server:
+        set_to(EventSink, origin="bridge.example.edu")(server.system)
+        way = way_to(server, connector, tmp_path)
+        assert way.send(first_case("cloudevents"))[0].verdict is Verdict.PERMANENT
+        assert way.send(first_case("cloudevents", origin="bridge.example.edu"))[0].verdict is Verdict.OK
+
+
+EVENT = {"specversion": "1.0", "id": "1", "type": "io.cloudevents.test", "source": "https://cloudevents.io"}
+
+
+@pytest.mark.parametrize(
+    ("change", "taken"),
+    [
+        ({}, True),
+        ({"time": "2018-04-05T18:31:00+05:00", "data": None, "extension1": 1}, True),
+        ({"specversion": "0.9"}, False),
+        ({"id": ""}, False),
+        ({"id": 25}, False),
+        ({"time": "2018-04-05T18:31Z"}, False),
+        ({"time": "lunchtime"}, False),
+        ({"time": "2018-04-05T18:31:00+05"}, False),
+        ({"datacontenttype": "xyz"}, False),
+        ({"subject": ""}, False),
+        ({"subject": None}, False),
+        ({"MyExtension": "bad"}, False),
+        ({"my.extension": "bad"}, False),
+        ({"extension1": 1.5}, False),
+        ({"data": "text", "data_base64": "eA=="}, False),
+    ],
+)
+def test_the_simulated_receiver_takes_what_receivers_take(change: dict[str, Any], taken: bool) -> None:
+    """github.com/cloudevents/conformance, format/json/invalid-events.json."""
+    assert sound({**EVENT, **change}) is taken
 
 
 @pytest.mark.parametrize("mode", ["structured", "binary", "batched"])
@@ -114,6 +191,7 @@ def _send(name: str, settings: dict[str, Any], folder: Path) -> tuple[Outcome, A
         ("power_automate", {"auth": {"kind": "none"}}, Verdict.AUTH),
         ("power_automate", {"auth": {"kind": "none"}, "sig": "wrong"}, Verdict.AUTH),
         ("webhook", {"secrets": ["whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="]}, Verdict.AUTH),
+        ("webhook", {"secrets": [f"whsk_{PAIR}"]}, Verdict.AUTH),
         ("http", {"auth": {"kind": "bearer", "token": "wrong"}}, Verdict.AUTH),
     ],
 )
@@ -121,6 +199,11 @@ def test_who_is_not_known_is_not_let_in(name: str, settings: dict[str, Any], ver
     outcome, effects = _send(name, settings, tmp_path)
     assert outcome.verdict is verdict
     assert not any(effects.values())
+
+
+def test_the_bridges_own_key_is_believed_like_a_shared_secret(tmp_path: Path) -> None:
+    outcome, effects = _send("webhook", {"secrets": [OWN_KEY]}, tmp_path)
+    assert (outcome.verdict, len(effects["webhooks"])) == (Verdict.OK, 1)
 
 
 def test_a_flow_that_anyone_may_start_lets_in_who_has_its_address(tmp_path: Path) -> None:

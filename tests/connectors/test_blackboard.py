@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from bridge.config.validation import with_defaults
+from bridge.config.validation import validator, with_defaults
 from bridge.core.settings import Settings
 from bridge.core.target import Message, Outcome, Verdict
 from bridge.engine.talk import talk
@@ -155,3 +155,16 @@ def test_a_day_without_calls_pauses_the_target_until_it_begins_anew(site: Site) 
     assert outcome.verdict is Verdict.THROTTLED
     assert outcome.retry_after is not None
     assert 3500 < outcome.retry_after <= 3600
+
+
+def test_limits_that_have_been_moved_say_how_long_to_wait(site: Site) -> None:
+    site.learn.calls_left, site.learn.retry_after = 0, 120
+    outcome = site.tell(said("set_grade", **GRADE, score=1))
+    assert (outcome.verdict, outcome.retry_after) == (Verdict.THROTTLED, 120.0)
+
+
+@pytest.mark.parametrize("operation", ["set_grade", "sync_grade"])
+@pytest.mark.parametrize(("text", "fits"), [("-", False), ("", False), ("A-", True), ("--", True), ("-3", True)])
+def test_a_text_that_would_empty_the_grade_is_no_text(operation: str, text: str, *, fits: bool) -> None:
+    params = CONNECTOR.manifest.operations[operation].params
+    assert validator(params).is_valid({**GRADE, "score": 1, "text": text}) is fits

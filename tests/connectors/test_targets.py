@@ -364,7 +364,7 @@ NOT_REGISTERED = b'{"code":404,"message":"The requested webhook \\"POST x\\" is 
         ("make", 429, b"", "throttled", None, 10.0),
         ("pabbly", 200, b'{"status":"success"}', "ok", None, None),
         ("pabbly", 202, b"", "ok", None, None),
-        ("pabbly", 404, b"", "permanent", None, None),
+        ("pabbly", 404, b"", "gone", None, None),
         ("pabbly", 500, b"", "retry", None, None),
         ("n8n", 200, b'{"message":"Workflow was started"}', "ok", None, None),
         ("n8n", 404, NOT_REGISTERED, "retry", None, None),

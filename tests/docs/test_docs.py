@@ -83,7 +83,7 @@ def test_generated_pages_are_fresh() -> None:
         [sys.executable, str(ROOT / "scripts" / "generate-docs"), "--check"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 

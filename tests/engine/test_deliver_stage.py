@@ -179,7 +179,7 @@ def test_in_whatever_order_states_come_the_target_ends_with_the_truth(
         subject = f"submission/{calls[0].body['eventPayload']['submissionId']}"
         for attempt in (1, 2):
             for position in arrival:
-                parts.receive(calls[position], called=position * 2 - 60, attempt=attempt)
+                parts.receive(calls[position], called=position * 20 - 100, attempt=attempt)
                 if not at_once:
                     parts.settle()
         parts.settle()
