@@ -12,10 +12,10 @@ run: setup-run ## Set everything up and watch a day of webhooks pass through the
 
 test: setup ## Set up what the tests need, and run all of them with the checks
 	@./scripts/check
-	@$(PY) -m pytest -n 2 -q
+	@$(PY) -m pytest -n 3 -q
 
 coverage: setup ## Run all tests and show what they do not reach (twice as long)
-	@$(PY) -m pytest -n 2 --cov --cov-report=term:skip-covered -q
+	@$(PY) -m pytest -n 3 --cov --cov-report=term:skip-covered -q
 
 check: setup ## Only the checks: ruff, mypy, import-linter
 	@./scripts/check

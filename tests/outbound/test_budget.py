@@ -139,7 +139,7 @@ def test_calls_that_come_late_and_together_count_in_wiseflows_second(making: Mak
             platform.take("c")
             book.give_back(f"p{number}", FINE)
     assert platform.exceeded == 0
-    assert platform._used["c", "Second"] > 150, "and the limit is used"
+    assert platform._used["c", "Second"] > min(150, number / 3), "and the limit is used"
 
 
 def test_what_was_called_without_the_shared_book_counts_in_each_window(valkey: Valkey) -> None:
