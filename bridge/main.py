@@ -59,7 +59,7 @@ def web_app(context: Context) -> Flask:
 
     configuration = context.configuration
     sources = receiving(configuration, context.registry)
-    journal = journal_folder(configuration) if configuration.accept == "journal" else None
+    journal = journal_folder(configuration)
 
     @cache
     def ledger() -> Ledger:
@@ -67,7 +67,7 @@ def web_app(context: Context) -> Flask:
 
     keep = (
         in_journal(JournalWriter(journal))
-        if journal is not None
+        if configuration.accept == "journal"
         else in_ledger(ledger, Lanes(sources=sources), context.hints)
     )
     return create_app(
@@ -75,6 +75,7 @@ def web_app(context: Context) -> Flask:
             receiver=Receiver(sources=sources, keep=keep),
             health=Health(
                 journal=journal,
+                accept=configuration.accept,
                 ledger=ledger,
                 ping_redis=pinger(configuration.storage.redis, redis_folder(configuration)),
                 mapping_problems=mapping_problems(configuration, context.registry),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -44,17 +45,21 @@ def up(context: Context, *, end_with: int | None) -> None:
     except DBAPIError as error:  # webhooks are taken in all the same; the others wait for the database
         structlog.get_logger(__name__).warning("ledger_unreachable", error=type(error).__name__)
     context.forget_ledger()
-    click.echo(f"Campus Bridge listens at http://{_address(configuration)}", err=True)
+    with contextlib.suppress(OSError):
+        click.echo(f"Campus Bridge listens at http://{_address(configuration)}", err=True)
     for module in ("bridge.engine.assembly", "bridge.engine.worker", "bridge.web.app", "bridge.web.server"):
         import_module(module)  # once, before the processes are forked: they share it
     Supervisor(programs(context), configuration.data / "processes.json").run()
 
 
 def programs(context: Context) -> list[Program]:
-    """What `up` runs."""
+    """What `up` runs. What was acknowledged is shipped, also when webhooks are not kept in the journal any more."""
+    from bridge.engine.assembly import journal_folder
+    from bridge.journal.reader import segments
+
     configuration = context.configuration
     found = [Program(name="web", run=partial(run_web, context))]
-    if configuration.accept == "journal":
+    if configuration.accept == "journal" or segments(journal_folder(configuration)):
         found.append(Program(name="shipper", run=partial(run_shipper, context)))
     found += [
         Program(name=f"worker-{number}", run=partial(run_worker, context))
@@ -121,10 +126,15 @@ def run_shipper(context: Context) -> None:
     """The journal's way into the ledger, until a signal."""
     configuration = context.configuration
     set_up_logging(configuration.log, "shipper")
-    from bridge.engine.assembly import journal_folder, receiving
+    from bridge.engine.assembly import journal_folder
     from bridge.engine.shipper import Lanes, Shipper
 
-    lanes = Lanes(sources=receiving(configuration, context.registry))
+    lanes = Lanes(  # of all sources: one that was disabled since may have left something in the journal
+        sources={
+            name: (context.registry.sources[source.connector], source.settings)
+            for name, source in configuration.sources.items()
+        }
+    )
     stopping = _until_signal()
     Shipper(journal_folder(configuration), context.open_ledger(stopping.wait), lanes, context.hints).run(
         stopping.is_set

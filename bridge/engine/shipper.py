@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import takewhile
 from operator import itemgetter
 from pathlib import Path
 from typing import Final
@@ -19,7 +20,7 @@ from bridge.core.settings import Settings
 from bridge.core.source import Accepted, Verified
 from bridge.engine.hints import Hints
 from bridge.flow.process import events_of
-from bridge.journal.reader import Found, note_shipped, read, segments, sole_reader
+from bridge.journal.reader import Found, note_shipped, read, remove_unfinished, segments, sole_reader
 from bridge.journal.writer import sync_folder
 from bridge.ledger.accepting import Arrival, accept, forget_positions, positions
 from bridge.ledger.database import Ledger
@@ -30,6 +31,8 @@ PROCESS_SHARDS: Final = 4
 _IDLE_SECONDS: Final = 0.02
 _STANDBY_SECONDS: Final = 1.0
 _PATIENCE_SECONDS: Final = 5.0
+_FIRST: Final = datetime.min.replace(tzinfo=UTC)
+_LAST: Final = datetime.max.replace(tzinfo=UTC)
 _log = structlog.get_logger(__name__)
 
 
@@ -69,6 +72,7 @@ class Shipper:
         self._lanes = lanes
         self._hints = hints
         self._positions: dict[str, int] = {}
+        self._begins: dict[str, datetime] = {}
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Ship until told to stop; wait for the database as long as it takes."""
@@ -97,24 +101,47 @@ class Shipper:
 
     def round(self) -> int:
         """One pass over all segments; how many records went into the ledger."""
+        remove_unfinished(self._folder)
         until = time.monotonic_ns()
         paths = {path.name: path for path in segments(self._folder)}
         unknown = [name for name in paths if name not in self._positions]
         if unknown:
             self._positions |= dict.fromkeys(unknown, 0) | positions(self._ledger, unknown)
-        found = [read(path, self._positions[name], until) for name, path in paths.items()]
-        moved = self._store(found)
-        self._delete([paths[entry.segment] for entry in found if entry.finished])
+        found, limit = self._read(paths, until)
+        moved = self._store(found, limit)
+        self._delete([paths[entry.segment] for entry in found if entry.finished and self._taken(entry)])
         if moved:
             note_shipped(self._folder, self._positions)
         return moved
 
-    def _store(self, found: list[Found]) -> int:
-        """Store what all segments hold, in the order in which it came in."""
+    def _read(self, paths: Mapping[str, Path], until: int) -> tuple[list[Found], datetime]:
+        """A piece of each segment, and the time up to which the pieces hold everything.
+
+        The segment that sets this limit is stored as far as it was read. One that begins later has to wait, and is not
+        read again before its time comes: of a long backlog each round would read all.
+        """
+        found: list[Found] = []
+        limit = _LAST
+        for name, path in paths.items():  # oldest first, so that the limit is low early
+            if self._begins.get(name, _FIRST) > limit:
+                continue
+            entry = read(path, self._positions[name], until)
+            times = [accepted.verified.inbound.received_at for accepted, _ in entry.records]
+            self._begins[name] = times[0] if times else _FIRST
+            if self._begins[name] > limit:
+                continue
+            found.append(entry)
+            if entry.more:
+                limit = min(limit, max(times))
+        return found, limit
+
+    def _store(self, found: list[Found], limit: datetime) -> int:
+        """Store what came in up to the limit, of all segments in the order in which it came in."""
         for entry in found:
             if entry.damaged:
                 _log.error("journal_damaged", segment=entry.segment, hint="records behind the damage were saved")
-        queue = [item for _, item in heapq.merge(*(_by_arrival(entry) for entry in found), key=itemgetter(0))]
+        merged = heapq.merge(*(_by_arrival(entry) for entry in found), key=itemgetter(0))
+        queue = [item for _, item in takewhile(lambda arrived: arrived[0] <= limit, merged)]
         for start in range(0, len(queue), BATCH):
             batch = queue[start : start + BATCH]
             reached = {segment: behind for _, segment, behind in batch}
@@ -123,12 +150,16 @@ class Shipper:
             self._hints.wake(lanes)
         return len(queue)
 
+    def _taken(self, entry: Found) -> bool:
+        return not entry.records or self._positions[entry.segment] >= entry.records[-1][1]
+
     def _delete(self, paths: list[Path]) -> None:
         if not paths:
             return
         for path in paths:
             path.unlink(missing_ok=True)
             self._positions.pop(path.name, None)
+            self._begins.pop(path.name, None)
         sync_folder(self._folder)
         forget_positions(self._ledger, [path.name for path in paths])
 
@@ -139,7 +170,7 @@ def _by_arrival(found: Found) -> Iterator[tuple[datetime, tuple[Accepted, str, i
     Threads may write in another order than their requests came in; but a position of a segment stands for all records
     in front of it, so no batch may hold a record without them.
     """
-    reached = datetime.min.replace(tzinfo=UTC)
+    reached = _FIRST
     for accepted, behind in found.records:
         reached = max(reached, accepted.verified.inbound.received_at)
         yield reached, (accepted, found.segment, behind)

@@ -27,6 +27,7 @@ _QUICK_SECONDS: Final = 5.0
 _LONGEST_PAUSE: Final = 10.0
 _POLL_SECONDS: Final = 0.1
 _GRACE_SECONDS: Final = 15.0
+_NOT_STARTED_PAUSE: Final = 1.0
 _libc: Final = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 _log = structlog.get_logger(__name__)
 
@@ -77,8 +78,7 @@ class Supervisor:
             if child.pid:
                 self._look(child, now)
             if not child.pid and now >= child.again_at:
-                child.pid = _fork(child.program)
-                child.started = now
+                _start(child, now)
         if self.pids != self._written:
             self._write_pids()
 
@@ -134,11 +134,20 @@ def _ended(pid: int) -> int | None:
     return os.waitstatus_to_exitcode(status) if found else None
 
 
+def _start(child: _Running, now: float) -> None:
+    """Start a program, or try again soon: a machine short of memory or of process ids takes nothing from the others."""
+    try:
+        child.pid = _fork(child.program)
+        child.started = now
+    except OSError as error:
+        child.again_at = now + _NOT_STARTED_PAUSE
+        _log.error("not_started", name=child.program.name, error=error.strerror, again_in=_NOT_STARTED_PAUSE)
+
+
 def _fork(program: Program) -> int:
     """Start a program in a child; in the child this never returns."""
     parent = os.getpid()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    _flush()
     pid = os.fork()
     if pid:
         return pid
@@ -153,11 +162,18 @@ def _fork(program: Program) -> int:
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
     except BaseException:  # noqa: BLE001  this is the bottom of a process: whatever it is, it has to be told
-        traceback.print_exc()
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         os._exit(status)
+
+
+def _flush() -> None:
+    """Where a full disk or a closed pipe takes nothing, the processes go on without."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
 
 
 def end_with(parent: int) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -18,18 +19,21 @@ from bridge.journal.record import MAGIC, resume, scan
 
 _HEADER_BYTES: Final = 12
 _PIECE: Final = 1024 * 1024
+_MAKING_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
     """Records of one segment from an offset on; `finished` means that nobody will ever add to it.
 
+    `more` means that records may stand behind these which this reading did not reach; then there is at least one here.
     `damaged` counts torn places in a finished segment behind which whole records stood: more than a power cut does.
     """
 
     segment: str
     records: tuple[tuple[Accepted, int], ...]
     finished: bool
+    more: bool
     damaged: int = 0
 
 
@@ -56,12 +60,18 @@ def read(path: Path, offset: int, until: int) -> Found:
     piece = scan(data, offset)
     whole = piece.ending != "cut" or offset + len(data) >= size
     if not abandoned:
-        early = tuple(entry for entry in piece.records if entry[0].clock <= until)
+        early = tuple(takewhile(lambda entry: entry[0].clock <= until, piece.records))
         sealed = piece.ending == "sealed" and len(early) == len(piece.records)
-        return Found(segment=path.name, records=early, finished=sealed)
-    if piece.ending == "torn" and not piece.records:
+        cut = not whole and len(early) == len(piece.records)
+        return Found(segment=path.name, records=early, finished=sealed, more=cut)
+    behind = piece.records[-1][1] - offset if piece.records else 0
+    torn = piece.ending == "torn"
+    if piece.ending == "cut" and whole:  # no record reaches beyond its file: a length that says so is damaged
+        torn = any(data[behind:])
+    if torn and not piece.records:
         return _behind_torn(path, offset)
-    return Found(segment=path.name, records=piece.records, finished=whole and piece.ending != "torn")
+    done = whole and not torn
+    return Found(segment=path.name, records=piece.records, finished=done, more=not done)
 
 
 def _behind_torn(path: Path, offset: int) -> Found:
@@ -69,8 +79,9 @@ def _behind_torn(path: Path, offset: int) -> Found:
     data = path.read_bytes()[offset:]
     skip = resume(data)
     if skip is None:
-        return Found(segment=path.name, records=(), finished=True)
-    return Found(segment=path.name, records=scan(data[skip:], offset + skip).records, finished=False, damaged=1)
+        return Found(segment=path.name, records=(), finished=True, more=False)
+    records = scan(data[skip:], offset + skip).records
+    return Found(segment=path.name, records=records, finished=False, more=True, damaged=1)
 
 
 def _abandoned(path: Path) -> bool:
@@ -81,6 +92,14 @@ def _abandoned(path: Path) -> bool:
         except BlockingIOError:
             return False
         return True
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what processes left that were killed while they made a segment: nothing was ever promised of it."""
+    for path in folder.glob("*.new"):
+        with contextlib.suppress(OSError):  # its maker finished it meanwhile, or it costs room and nothing else
+            if time.time() - path.stat().st_mtime > _MAKING_SECONDS and _abandoned(path):
+                path.unlink()
 
 
 @contextmanager

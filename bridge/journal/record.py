@@ -104,8 +104,8 @@ def scan(data: bytes, base: int) -> Scan:
         position = start + length
         records.append((decode(payload), base + position))
     else:
-        if data[position:] in (b"", SEAL):
-            ending = "sealed" if data[position:] else "cut"
+        if data.startswith(SEAL, position):
+            ending = "sealed"
     return Scan(records=tuple(records), ending=ending)
 
 

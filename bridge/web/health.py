@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from flask import Blueprint, Response
 from redis.exceptions import RedisError
@@ -25,9 +25,10 @@ from bridge.ledger.lanes import oldest_unfinished
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """What is asked: the journal's folder (None with `accept: ledger`), the ledger, Redis, and the mappings."""
+    """What is asked: the journal's folder, the ledger, Redis, and the mappings; `accept` is where webhooks are kept."""
 
-    journal: Path | None
+    journal: Path
+    accept: Literal["journal", "ledger"]
     ledger: Callable[[], Ledger]
     ping_redis: Callable[[], None]
     mapping_problems: Callable[[], list[str]]
@@ -57,6 +58,8 @@ def health(parts: Health) -> Blueprint:
             "sources": _sources(parts.ledger) if ledger == "ok" else _UNKNOWN,
             "targets": _targets(parts.ledger) if ledger == "ok" else _UNKNOWN,
         }
+        if parts.accept == "ledger" and oldest_record(parts.journal) is not None:
+            checks["journal"] = "it holds deliveries from before `accept: ledger`: run campusbridge shipper"
         status = 200 if checks["storage"] == "ok" else 503
         word = "ready" if all(check == "ok" for check in checks.values()) else "degraded"
         document = {"status": word if status == 200 else "unavailable", "checks": checks}
@@ -76,7 +79,7 @@ def health(parts: Health) -> Blueprint:
 
 
 def _storage(parts: Health) -> str:
-    if parts.journal is None:
+    if parts.accept == "ledger":
         return _ledger(parts.ledger)
     try:
         parts.journal.mkdir(parents=True, exist_ok=True)
@@ -128,9 +131,7 @@ def _redis(ping: Callable[[], None]) -> str:
 def _ages(parts: Health) -> dict[str, float]:
     """Seconds since the oldest unfinished row of each stage came in; zero when there is none."""
     now = time.time()
-    ages: dict[str, float] = {}
-    if parts.journal is not None:
-        ages["journal"] = max(0.0, now - (oldest_record(parts.journal) or now))
+    ages = {"journal": max(0.0, now - (oldest_record(parts.journal) or now))}
     try:
         stages = oldest_unfinished(parts.ledger())
     except DBAPIError:

@@ -93,6 +93,7 @@ def settings(address: str, workers: int) -> dict[str, Any]:
         "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108
         "limit_request_line": 8190,
         "limit_request_fields": 100,
+        "forwarder_headers": "",  # by default anybody on this host may say SCRIPT_NAME, and a wrong one ends in a 500
     }
 
 

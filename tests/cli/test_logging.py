@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -38,3 +39,30 @@ def test_a_traceback_says_where_and_shows_no_value_of_a_variable(format: str) ->
     assert "a bug" in done.stderr
     assert STUDENT not in done.stderr
     assert "\x1b[" not in done.stderr  # no colours in a file
+
+
+UNWRITABLE = """
+import structlog
+from bridge.cli.context import set_up_logging
+from bridge.config.values import LogConfig
+
+set_up_logging(LogConfig(level="info", format="json"), "web")
+log = structlog.get_logger("test")
+for number in range(1000):
+    log.warning("refused", number=number)
+print("went on")
+"""
+
+
+@pytest.mark.parametrize("place", ["full disk", "closed pipe"])
+def test_a_log_that_cannot_be_written_stops_nobody_who_logs(place: str) -> None:
+    reading, stderr = os.pipe()
+    os.close(reading)
+    if place == "full disk":
+        os.close(stderr)
+        stderr = os.open("/dev/full", os.O_WRONLY)
+    done = subprocess.run(
+        [sys.executable, "-c", UNWRITABLE], stdout=subprocess.PIPE, stderr=stderr, text=True, check=False, timeout=60
+    )
+    os.close(stderr)
+    assert done.stdout == "went on\n"

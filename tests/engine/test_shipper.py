@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+import signal
 import threading
 import time
 from collections.abc import Collection
@@ -18,7 +22,7 @@ from bridge.core.source import Accepted, Inbound, Verified
 from bridge.engine.hints import Hints
 from bridge.engine.shipper import BATCH, Lanes, Shipper
 from bridge.journal.reader import oldest_record, segments
-from bridge.journal.writer import JournalWriter
+from bridge.journal.writer import SEGMENT_BYTES, JournalWriter
 from bridge.ledger.accepting import positions
 from bridge.ledger.database import Ledger
 from bridge.ledger.figures import totals
@@ -52,9 +56,14 @@ def shipper(folder: Path, ledger: Ledger, hints: Hints | KilledAt | None = None)
     return Shipper(folder, ledger, Lanes(sources={}), hints or Hints(no_redis))  # type: ignore[arg-type]
 
 
-def record(name: str, *, after: float = 0.0, key: str | None = None, ignored: bool = False) -> Accepted:
+def record(name: str, *, after: float = 0.0, key: str | None = None, ignored: bool = False, pad: int = 0) -> Accepted:
     inbound = Inbound(
-        id=name, source="exams", received_at=START + timedelta(seconds=after), headers={}, query={}, body=name.encode()
+        id=name,
+        source="exams",
+        received_at=START + timedelta(seconds=after),
+        headers={"pad": "x" * pad},
+        query={},
+        body=name.encode(),
     )
     verified = Verified(inbound=inbound, proof="secret 1", dedupe_key=key or name, dedupe_window=timedelta(seconds=60))
     return Accepted(verified=verified, ignored=ignored, clock=time.monotonic_ns())
@@ -115,6 +124,70 @@ def test_two_writers_are_shipped_in_the_order_in_which_they_took_things_in(ledge
     assert shipped(ledger) == names
     for writer in writers:
         writer.close()
+
+
+BACKLOG = 1200
+"""Records of 4 KiB: several times what is read of a segment at once."""
+
+
+def backlog(folder: Path, *, writers: int, segment_bytes: int = SEGMENT_BYTES) -> list[str]:
+    """What came in while the database was away; all its writers are gone."""
+    writing = [JournalWriter(folder, segment_bytes=segment_bytes) for _ in range(writers)]
+    names = [f"r{number:04d}" for number in range(BACKLOG)]
+    for number, name in enumerate(names):
+        writing[number * 7 % 3 % writers].append(record(name, after=number / 1000, pad=4000))
+    for writer in writing:
+        writer.close()
+    return names
+
+
+@pytest.mark.parametrize(("writers", "segment_bytes"), [(1, 3_000_000), (2, SEGMENT_BYTES), (2, 1_700_000)])
+def test_a_long_backlog_is_shipped_in_the_order_in_which_it_came_in(
+    tmp_path: Path, writers: int, segment_bytes: int
+) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
+    ledger.upgrade()
+    names = backlog(tmp_path / "journal", writers=writers, segment_bytes=segment_bytes)
+    assert len(segments(tmp_path / "journal")) >= 2
+    moving = shipper(tmp_path / "journal", ledger)
+    moved = 0
+    while batch := moving.round():
+        moved += batch
+    assert moved == BACKLOG
+    assert shipped(ledger) == names
+    assert segments(tmp_path / "journal") == []
+    ledger.close()
+
+
+def test_a_shipper_killed_again_and_again_in_a_long_backlog_loses_nothing_and_keeps_the_order(tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
+    ledger.upgrade()
+    names = backlog(tmp_path / "journal", writers=2, segment_bytes=1_700_000)
+    for _ in range(BACKLOG // 50):
+        with contextlib.suppress(Killed):
+            shipper(tmp_path / "journal", ledger, KilledAt(2)).round()
+    assert shipped(ledger) == names
+    assert everything(ledger) == names
+    assert segments(tmp_path / "journal") == []
+    ledger.close()
+
+
+def test_what_has_to_wait_in_a_long_backlog_is_not_read_in_every_round(tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
+    ledger.upgrade()
+    names = backlog(tmp_path / "journal", writers=1, segment_bytes=1_700_000)
+    moving = shipper(tmp_path / "journal", ledger)
+    moving.round()
+    newest = segments(tmp_path / "journal")[-1]
+    away = newest.rename(newest.with_suffix(".away"))
+    newest.symlink_to("nowhere")
+    assert moving.round() > 0, "it did not look into the newest one"
+    newest.unlink()
+    away.rename(newest)
+    while moving.round():
+        pass
+    assert shipped(ledger) == names
+    ledger.close()
 
 
 def test_a_repeat_in_another_writers_segment_is_recognised(ledger: Ledger, tmp_path: Path) -> None:
@@ -179,6 +252,27 @@ def test_records_that_overtook_each_other_on_their_way_to_the_journal_are_counte
     assert moving.round() == 0
     assert totals(ledger)["source:exams"] == {"repeats": 2}
     writer.close()
+
+
+def test_what_a_writer_left_that_was_killed_while_it_made_a_segment_is_removed(ledger: Ledger, tmp_path: Path) -> None:
+    maker = os.fork()
+    if maker == 0:
+        JournalWriter(tmp_path, segment_bytes=2**30).append(record("never promised"))
+        os._exit(0)
+    assert soon(lambda: bool(list(tmp_path.glob("*.new"))))
+    os.kill(maker, signal.SIGKILL)
+    os.waitpid(maker, 0)
+    [left] = tmp_path.glob("*.new")
+    moving = shipper(tmp_path, ledger)
+    moving.round()
+    assert left.exists(), "it may just be in the making"
+    os.utime(left, (time.time() - 3600,) * 2)
+    with left.open("rb") as being_made:
+        fcntl.flock(being_made, fcntl.LOCK_EX)
+        moving.round()
+        assert left.exists(), "somebody makes it, slowly"
+    moving.round()
+    assert not left.exists()
 
 
 def test_an_empty_journal_is_nothing_to_do(ledger: Ledger, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from bridge.core.errors import StorageUnavailable
 from bridge.core.source import Accepted, Inbound, Verified
 from bridge.journal.reader import Found, note_shipped, oldest_record, read, segments, sole_reader
-from bridge.journal.record import MAGIC, encode, scan
+from bridge.journal.record import MAGIC, SEAL, encode, scan
 from bridge.journal.writer import JournalWriter
 
 FOREVER = 2**62
@@ -65,6 +65,32 @@ def test_a_record_later_than_the_round_began_waits_for_the_next_round(tmp_path: 
     writer.append(accepted("late", clock=20))
     (segment,) = segments(tmp_path)
     assert names(read(segment, 0, 15)) == ["early"]
+
+
+def test_what_stands_behind_a_record_that_waits_waits_too(tmp_path: Path) -> None:
+    """Threads reach the journal in another order than they asked what time it is."""
+    writer = JournalWriter(tmp_path)
+    for name, clock in (("early", 10), ("late", 20), ("overtaken", 15)):
+        writer.append(accepted(name, clock=clock))
+    (segment,) = segments(tmp_path)
+    first = read(segment, 0, 17)
+    assert names(first) == ["early"]
+    assert names(read(segment, first.records[-1][1], 25)) == ["late", "overtaken"]
+
+
+def test_a_reading_says_whether_more_stands_behind_it(tmp_path: Path) -> None:
+    writer = JournalWriter(tmp_path)
+    for number in range(3):
+        writer.append(accepted(str(number), b"x" * 600_000, clock=number))
+    (segment,) = segments(tmp_path)
+    first = read(segment, 0, FOREVER)
+    assert (names(first), first.more) == (["0"], True)
+    assert not read(segment, 0, -1).more, "what is later than the round is not what the round has not reached"
+    writer.close()
+    second = read(segment, first.records[-1][1], FOREVER)
+    assert (names(second), second.more, second.finished) == (["1"], True, False)
+    third = read(segment, second.records[-1][1], FOREVER)
+    assert (names(third), third.more, third.finished) == (["2"], False, True)
 
 
 def test_a_full_segment_is_sealed_and_the_next_one_begun(tmp_path: Path) -> None:
@@ -133,9 +159,9 @@ def test_what_was_acknowledged_before_a_kill_is_found_in_the_dead_segment(tmp_pa
     assert len(found) <= len(acknowledged) + 1
 
 
-def _dead_segment(folder: Path, content: bytes) -> Path:
+def _dead_segment(folder: Path, content: bytes, zeros: int = 4096) -> Path:
     path = folder / "00000000000000000001-host-1-aa.seg"
-    path.write_bytes(MAGIC + content + bytes(4096))
+    path.write_bytes(MAGIC + content + bytes(zeros))
     return path
 
 
@@ -159,6 +185,29 @@ def test_whole_records_behind_damage_are_saved_and_the_damage_is_told(tmp_path: 
     second = read(path, first.records[-1][1], FOREVER)
     assert (names(first), names(second), second.damaged) == (["before"], ["behind"], 1)
     assert read(path, second.records[-1][1], FOREVER).finished
+
+
+@pytest.mark.parametrize("behind", [4096, 0])
+@pytest.mark.parametrize("byte", [4, 6, 7])
+def test_whole_records_behind_a_damaged_length_are_saved_and_the_damage_is_told(
+    tmp_path: Path, byte: int, behind: int
+) -> None:
+    damaged = bytearray(encode(accepted("damaged", b"d" * 400)))
+    damaged[byte] ^= 0x40
+    path = _dead_segment(tmp_path, encode(accepted("before")) + bytes(damaged) + encode(accepted("behind")), behind)
+    first = read(path, 0, FOREVER)
+    assert (names(first), first.finished) == (["before"], False)
+    second = read(path, first.records[-1][1], FOREVER)
+    assert (names(second), second.damaged) == (["behind"], 1)
+    assert read(path, second.records[-1][1], FOREVER).finished
+
+
+@pytest.mark.parametrize("left", range(20))
+def test_a_segment_that_is_full_to_its_last_bytes_is_not_damaged(tmp_path: Path, left: int) -> None:
+    seal = SEAL if left >= len(SEAL) else b""
+    path = _dead_segment(tmp_path, encode(accepted("last")) + seal, left - len(seal))
+    found = read(path, 0, FOREVER)
+    assert (names(found), found.finished, found.damaged) == (["last"], True, 0)
 
 
 def test_a_body_that_looks_like_a_record_is_not_taken_for_one(tmp_path: Path) -> None:

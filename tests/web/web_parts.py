@@ -63,7 +63,8 @@ class Web:
             WebParts(
                 receiver=Receiver(sources=self.sources, keep=self._keep),
                 health=Health(
-                    journal=self.journal,
+                    journal=self.journal or self.folder / "journal",
+                    accept="journal" if self.journal else "ledger",
                     ledger=lambda: self.ledger,
                     ping_redis=self.ping_redis,
                     mapping_problems=lambda: self.problems,
