@@ -92,6 +92,7 @@ def run_chains(
     finally:
         todo.clear()  # after a failure, or with the lease lost, nothing new is begun
         stopped.set()
+        wait(running)  # the lane is given back next: nothing of it may go out after that
 
 
 def _taken(done: deque[_T]) -> list[_T]:

@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy import Row
 
 from bridge.core.errors import TargetError
+from bridge.core.payload import storable
 from bridge.core.target import Message, Outcome, Verdict
 from bridge.engine.batches import MAX_STARTS, chains, parcels, run_chains
 from bridge.engine.line import Line, TargetLine
@@ -23,7 +24,7 @@ from bridge.engine.talk import talk
 from bridge.flow.conversation import unique_key
 from bridge.flow.deliver import after
 from bridge.ledger.database import milliseconds, moment
-from bridge.ledger.delivering import Attempt, Head, Result, finish, heads, newest_waiting
+from bridge.ledger.delivering import Attempt, Head, Result, finish, heads, newest_waiting, still_to_send
 from bridge.ledger.lanes import ALONE_AFTER, BATCH, Lease, claim
 from bridge.ledger.reading import bodies_of
 
@@ -58,12 +59,21 @@ class DeliverStage:
                 heads=dict(heads(connection, {row.order_key for row in rows if row.state})),
                 newest=newest_waiting(connection, {row.order_key for row in rows if row.latest_only}),
                 events=bodies_of(connection, {row.event_id for row in rows}),
+                due={row.seq: row.due_ms for row in rows},
             )
+        if not known.destination.open():
+            known.destination.hold(lease.lane)
+            return
 
         def commit(results: list[Result]) -> None:
             finish(self.line.ledger, lease, results)
+            for result in results:
+                batch.due.pop(result.seq, None)
             with self.line.ledger.read() as connection:
                 known.destination.look(connection)
+                if batch.due:  # somebody may have discarded some of the others, or sent them again
+                    for seq in batch.due.keys() - still_to_send(connection, batch.due):
+                        batch.due.pop(seq)
 
         run_chains(
             self.pools[target],
@@ -85,12 +95,15 @@ class DeliverStage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Batch:
-    """What the rows of one claim share: the target, its newest states, and the events as text."""
+    """What the rows of one claim share: the target, its newest states, the events as text, and which of them (with when
+    it was due) are still to be sent as they were claimed.
+    """
 
     target: TargetLine
     heads: dict[str, Head]
     newest: Mapping[str, int]
     events: Mapping[str, tuple[str, int]]
+    due: dict[int, int]
 
     def results(self, rows: Sequence[Row[Any]]) -> Iterator[Result]:
         """What becomes of each message, as it becomes so. Those of one order key go one after the other, and those
@@ -122,12 +135,14 @@ class _Batch:
         """What becomes of messages of one operation: those that need not be sent, then the others together."""
         to_send: list[Row[Any]] = []
         for row in rows:
+            if row.seq not in self.due:
+                continue
             result = self._unsent(row, trying)
             if result is None:
                 to_send.append(row)
             else:
                 yield row, result
-        yield from self._tried(to_send)
+        yield from self._tried(to_send, trying)
 
     def _belongs(self, row: Row[Any]) -> tuple[str, int]:
         """What a message may share a request with, and how many may."""
@@ -150,7 +165,7 @@ class _Batch:
             return _put_off(row, "the target gets no more second tries for a moment", _CROWDED)
         return None
 
-    def _tried(self, rows: Sequence[Row[Any]]) -> Iterator[tuple[Row[Any], Result]]:
+    def _tried(self, rows: Sequence[Row[Any]], trying: bool) -> Iterator[tuple[Row[Any], Result]]:
         """Send messages together; when one answer refuses all of them, each by itself."""
         if not rows:
             return
@@ -158,14 +173,16 @@ class _Batch:
         messages = [self._message(row, sent_at) for row in rows]
         first = self._first_of_each(messages)
         if len(first) < len(rows):
-            yield from self._tried([row for place, row in enumerate(rows) if place in first])
-            yield from self._tried([row for place, row in enumerate(rows) if place not in first])
+            yield from self._tried([row for place, row in enumerate(rows) if place in first], trying)
+            yield from self._tried([row for place, row in enumerate(rows) if place not in first], trying=False)
             return
         said = talk(self.target.connector, messages, self.target.settings, self.target.send)
         took_ms = int((time.monotonic() - began) * 1000)
         if len(rows) > 1 and said.together and said.outcomes[0].verdict is Verdict.PERMANENT:
             for row in rows:
-                yield from self._tried([row])
+                if row.seq in self.due and (trying or self.target.destination.open()):
+                    yield from self._tried([row], trying)
+                    trying = False
             return
         again = any(row.attempts > 0 for row in rows)
         spoken = said.outcomes[0] if said.together else Outcome(verdict=Verdict.OK, reason="")
@@ -220,6 +237,7 @@ class _Batch:
             key=row.key,
             target=row.target,
             order_key=row.order_key,
+            was_due=row.due_ms,
             status=step.fate,
             reason=step.reason,
             due_ms=milliseconds(now + step.pause),
@@ -233,7 +251,7 @@ class _Batch:
                 reason=outcome.reason,
             ),
             counts=step.counts,
-            target_id=outcome.target_id,
+            target_id=outcome.target_id if storable(outcome.target_id or "") else None,
             head=_head(row) if row.state and step.fate == "delivered" else None,
         )
 
@@ -254,6 +272,7 @@ def _closed(row: Row[Any], status: Any, reason: str) -> Result:
         key=row.key,
         target=row.target,
         order_key=row.order_key,
+        was_due=row.due_ms,
         status=status,
         reason=reason,
         due_ms=now,
@@ -267,6 +286,7 @@ def _put_off(row: Row[Any], reason: str, pause: timedelta = _NOT_CONFIGURED) -> 
         key=row.key,
         target=row.target,
         order_key=row.order_key,
+        was_due=row.due_ms,
         status="waiting",
         reason=reason,
         due_ms=milliseconds(datetime.now(UTC) + pause),

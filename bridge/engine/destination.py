@@ -15,7 +15,7 @@ from bridge.core.target import Outcome, Verdict
 from bridge.flow.standing import FINE, Standing, State, after_answer, after_patience
 from bridge.ledger.database import Ledger
 from bridge.ledger.destinations import Destination as Row
-from bridge.ledger.destinations import note, probe, standing_of, stored
+from bridge.ledger.destinations import hold_new, note, probe, standing_of, stored
 
 RETRIES: Final = 20.0
 """So many second tries may go out before the first ones of others pay for more."""
@@ -62,6 +62,10 @@ class Destination:
         """Whether a message may be sent now."""
         return self._standing.until <= time.time()
 
+    def hold(self, lane: str) -> None:
+        """Hold back a lane that was not there when the target was left alone."""
+        hold_new(self._ledger, self._target, lane)
+
     def mine_to_try(self) -> bool | None:
         """After a pause one message goes first: True for who sends it, False for all others, None when all may."""
         standing = self._standing
@@ -71,7 +75,9 @@ class Destination:
 
     def let_others_try(self) -> None:
         """Who was to go first had nothing to send."""
-        self._change(replace(self._standing, until=time.time()))
+        standing = self._standing
+        if standing.probing:  # not if a person has paused it meanwhile
+            self._change(replace(standing, until=time.time()))
 
     def may_retry(self) -> bool:
         """Whether the target can bear one more second try: they may not outnumber what is new by far."""
@@ -103,6 +109,10 @@ class Destination:
 
     def _change(self, standing: Standing) -> None:
         woken = note(self._ledger, self._row(standing))
+        if woken is None:  # a person has paused it meanwhile
+            with self._ledger.read() as connection:
+                self.look(connection)
+            return
         with self._lock:
             self._standing = standing
         if woken:

@@ -62,6 +62,8 @@ def after(outcome: Outcome, *, attempt: int, age: timedelta, patience: Patience,
         max_delay=patience.max_delay.total_seconds(),
         max_hours=patience.longest.total_seconds() / 3600,
     )
+    if pause is None and outcome.verdict in _NOT_ITS_FAULT:  # the target waits, however long, and it with it
+        pause = timedelta(seconds=wish or _PERSONS_PAUSE)
     if pause is None:
         return Next(fate="dead", reason=f"given up after {attempt} tries: {outcome.reason}")
     return Next(fate="waiting", reason=outcome.reason, pause=pause, counts=outcome.verdict not in _NOT_ITS_FAULT)

@@ -57,7 +57,12 @@ FINE: Final = Standing()
 
 
 def after_answer(standing: Standing, outcome: Outcome, now: float) -> Standing:
-    """How the target stands after a try. Any answer that was about the message itself is a sign of life."""
+    """How the target stands after a try. Any answer that was about the message itself is a sign of life.
+
+    What a person paused stays paused, whatever answers are still under way.
+    """
+    if standing.state is State.PAUSED:
+        return standing
     match outcome.verdict:
         case Verdict.THROTTLED:
             return _left_alone(standing, State.THROTTLED, outcome, now)
@@ -66,12 +71,16 @@ def after_answer(standing: Standing, outcome: Outcome, now: float) -> Standing:
         case Verdict.GONE:
             return replace(standing, state=State.GONE, until=FOREVER, reason=outcome.reason, since=now)
         case Verdict.RETRY | Verdict.AMBIGUOUS:
-            failures = standing.failures + 1
-            if failures >= FAILURES or standing.state is State.FAILING:
-                return replace(_left_alone(standing, State.FAILING, outcome, now), failures=failures)
-            return replace(standing, failures=failures, since=standing.since or now, reason=outcome.reason)
-        case _:
-            return FINE
+            return _failed(standing, outcome, now)
+    # What was sent before a target asked to be left alone may be answered after it did.
+    return standing if standing.state is State.THROTTLED and standing.until > now else FINE
+
+
+def _failed(standing: Standing, outcome: Outcome, now: float) -> Standing:
+    failures = standing.failures + 1
+    if failures >= FAILURES or standing.state is State.FAILING:
+        return replace(_left_alone(standing, State.FAILING, outcome, now), failures=failures)
+    return replace(standing, failures=failures, since=standing.since or now, reason=outcome.reason)
 
 
 def after_patience(outcome: Outcome, standing: Standing, now: float) -> Outcome:
@@ -87,5 +96,5 @@ def _left_alone(standing: Standing, state: State, outcome: Outcome, now: float) 
     rounds = standing.rounds if standing.state in (state, State.FINE) else 0
     wait = outcome.retry_after or min(_FIRST[state] * 2.0 ** min(rounds, 20), _LONGEST[state])
     # A shorter pause never cuts a longer one short: several are under way when the first is told to wait.
-    until = max(now + wait, standing.until if standing.state is state else 0.0)
+    until = max(now + wait, standing.until if standing.state in (state, State.THROTTLED) else 0.0)
     return Standing(state=state, until=until, reason=outcome.reason, rounds=rounds + 1, since=standing.since or now)

@@ -26,7 +26,15 @@ def retry(ledger: Ledger, keys: Sequence[str], *, who: str) -> set[str]:
         rows = connection.execute(
             update(messages)
             .where(messages.c.key.in_(keys), messages.c.status.in_(_OPEN_TO_PEOPLE), messages.c.step != "map")
-            .values(status="waiting", due_ms=now, attempts=0, starts=0, finished_ms=None, reason="sent again by hand")
+            .values(
+                status="waiting",
+                due_ms=now,
+                created_ms=now,  # its patience begins anew
+                attempts=0,
+                starts=0,
+                finished_ms=None,
+                reason="sent again by hand",
+            )
             .returning(messages.c.key, messages.c.lane)
         ).all()
         lanes = {row.lane for row in rows}
@@ -71,17 +79,17 @@ def replay(ledger: Ledger, names: Sequence[str], *, who: str) -> set[str]:
 def pause(ledger: Ledger, target: str, reason: str, *, who: str) -> None:
     """Send nothing to a target until it is resumed."""
     standing = Standing(state=State.PAUSED, until=FOREVER, reason=reason, since=time.time())
-    note(ledger, Destination(target=target, standing=standing, settings=""))
+    note(ledger, Destination(target=target, standing=standing, settings=""), by_hand=True)
     with ledger.write() as connection:
         _write_down(connection, who, "targets.pause", [target])
 
 
 def resume(ledger: Ledger, target: str, *, who: str) -> set[str]:
     """Send to a target again, whatever it was that stopped it. Gives the lanes to wake."""
-    lanes = note(ledger, Destination(target=target, standing=FINE, settings=""))
+    lanes = note(ledger, Destination(target=target, standing=FINE, settings=""), by_hand=True)
     with ledger.write() as connection:
         _write_down(connection, who, "targets.resume", [target])
-    return lanes
+    return lanes or set()
 
 
 def _write_down(connection: Connection, who: str, action: str, objects: Sequence[str]) -> None:

@@ -48,12 +48,15 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What becomes of a message. A `waiting` one is due again at `due_ms`; `counts` is False when a try was free."""
+    """What becomes of a message that was due at `was_due`. A `waiting` one is due again at `due_ms`; `counts` is False
+    when a try was free.
+    """
 
     seq: int
     key: str
     target: str
     order_key: str
+    was_due: int
     status: Status
     reason: str
     due_ms: int
@@ -67,7 +70,11 @@ class Result:
 
 _CLOSED: Final = (
     update(messages)
-    .where(messages.c.seq == bindparam("row"), messages.c.status == "waiting")
+    .where(
+        messages.c.seq == bindparam("row"),
+        messages.c.status == "waiting",
+        messages.c.due_ms == bindparam("was_due"),  # or it was rendered anew meanwhile, and has yet to be sent
+    )
     .values(
         status=bindparam("new_status"),
         reason=bindparam("new_reason"),
@@ -92,6 +99,7 @@ def finish(ledger: Ledger, lease: Lease, results: Sequence[Result]) -> None:
             [
                 {
                     "row": result.seq,
+                    "was_due": result.was_due,
                     "new_status": result.status,
                     "new_reason": result.reason,
                     "new_due": result.due_ms,
@@ -144,11 +152,20 @@ def _figure(result: Result) -> str:
 
 
 _HEADS: Final = select(subject_heads).where(subject_heads.c.order_key.in_(bindparam("order_keys", expanding=True)))
+_STILL: Final = select(messages.c.seq, messages.c.due_ms).where(
+    messages.c.seq.in_(bindparam("rows", expanding=True)), messages.c.status == "waiting"
+)
 _WAITING_STATES: Final = (
     select(messages.c.order_key, messages.c.seq, messages.c.key, messages.c.time_ms, messages.c.sequence)
     .where(messages.c.order_key.in_(bindparam("order_keys", expanding=True)), messages.c.status == "waiting")
     .order_by(messages.c.seq)
 )
+
+
+def still_to_send(connection: Connection, rows: Mapping[int, int]) -> set[int]:
+    """Which of these rows, with when each was due, are as they were: neither discarded nor rendered anew since."""
+    found = connection.execute(_STILL, {"rows": list(rows)})
+    return {row.seq for row in found if rows[row.seq] == row.due_ms}
 
 
 def heads(connection: Connection, order_keys: Collection[str]) -> Mapping[str, Head]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, select, update
 
 from bridge.flow.standing import FINE, Standing, State
-from bridge.ledger.database import Ledger, upsert
+from bridge.ledger.database import Ledger, insert_new, upsert
 from bridge.ledger.lanes import hold, names
 from bridge.ledger.tables import destinations
 
@@ -42,13 +42,25 @@ def stored(connection: Connection, target: str) -> Standing | None:
     return None if row is None else _standing(row)
 
 
-def note(ledger: Ledger, destination: Destination) -> set[str]:
-    """Write down how a target stands now, and open or close its lanes. Gives the lanes to wake."""
+def note(ledger: Ledger, destination: Destination, *, by_hand: bool = False) -> set[str] | None:
+    """Write down how a target stands now, and open or close its lanes. Gives the lanes to wake.
+
+    What a person paused only a person opens (`by_hand`): then nothing is written, and the answer is None.
+    """
     standing = destination.standing
     with ledger.write() as connection:
-        _write(connection, destination)
+        if not by_hand and _is_paused(connection, destination):
+            return None
+        upsert(connection, destinations, [_row(destination)])
         hold(connection, _lanes(destination.target), _ms(standing.until))
         return names(connection, _lanes(destination.target)) if standing.state is State.FINE else set()
+
+
+def hold_new(ledger: Ledger, target: str, lane: str) -> None:
+    """Hold back a lane that was made while its target is left alone, for as long as all the others."""
+    with ledger.write() as connection:
+        query = select(destinations.c.until_ms).where(destinations.c.target == target).with_for_update()
+        hold(connection, lane, connection.execute(query).scalar() or 0)
 
 
 def probe(ledger: Ledger, destination: Destination) -> bool:
@@ -76,9 +88,15 @@ def listed(ledger: Ledger) -> Mapping[str, Standing]:
         return {row.target: _standing(row) for row in rows}
 
 
-def _write(connection: Connection, destination: Destination) -> None:
+def _is_paused(connection: Connection, destination: Destination) -> bool:
+    insert_new(connection, destinations, [_row(replace(destination, standing=FINE))], "target")  # something to lock
+    query = select(destinations.c.state).where(destinations.c.target == destination.target).with_for_update()
+    return connection.execute(query).scalar() == State.PAUSED.value
+
+
+def _row(destination: Destination) -> dict[str, Any]:
     standing = destination.standing
-    row = {
+    return {
         "target": destination.target,
         "state": standing.state.value,
         "until_ms": _ms(standing.until),
@@ -88,7 +106,6 @@ def _write(connection: Connection, destination: Destination) -> None:
         "settings": destination.settings,
         "changed_ms": _ms(time.time()),
     }
-    upsert(connection, destinations, [row])
 
 
 def _standing(row: Row[Any]) -> Standing:

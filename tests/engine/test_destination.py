@@ -2,139 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
+from destination_parts import LANES, System, Worker, due, message, over, put, rows, statuses, tries
 from sqlalchemy import func, select, update
 
-from bridge.core.manifest import TargetConnector, target_manifest
-from bridge.core.settings import Settings
-from bridge.engine.deliver import DeliverStage
-from bridge.engine.destination import RETRIES, Destination
-from bridge.engine.line import Line, TargetLine
-from bridge.flow.deliver import Patience
+from bridge.core.target import Outcome, Verdict
+from bridge.engine.destination import RETRIES
 from bridge.flow.standing import FAILURES, State
-from bridge.ledger.byhand import pause, resume
-from bridge.ledger.database import Ledger, insert_new, milliseconds
+from bridge.ledger.byhand import pause, resume, retry
+from bridge.ledger.database import Ledger, milliseconds
 from bridge.ledger.destinations import listed
-from bridge.ledger.lanes import claim, due_lanes, has_due, held_back, lane_of, release, take
-from bridge.ledger.processing import NewMessage, message_row
-from bridge.ledger.tables import attempts, destinations, events, lanes, messages
-from bridge.outbound.guard import NetworkPolicy
-from bridge.outbound.target import target_sender
-from bridge.testing.answering import Asked, LocalServer, Reply
-
-LANES = 3
-MANIFEST = {
-    "options": {"url": {}},
-    "operations": {
-        "one": {
-            "about": "",
-            "idempotent": True,
-            "params": {"properties": {"id": {}}},
-            "request": {"method": "POST", "url": "{{ settings.url }}/one", "json": "{{ params }}"},
-            "answers": [{"status": 404, "as": "retry", "patience": 0.2, "finally": "gone"}],
-        },
-        "many": {
-            "about": "",
-            "idempotent": True,
-            "params": {"properties": {"id": {}}},
-            "batch": {
-                "most": 10,
-                "window_ms": 400,
-                "unique": "params.id",
-                "item": "{{ params.id }}",
-                "request": {"method": "POST", "url": "{{ settings.url }}/many", "json": "{{ items }}"},
-                "results": [""],
-                "match": {"item": "item", "result": "result.id"},
-                "item_answers": [{"json": {"fine": False}, "as": "permanent", "reason": "a bad one"}],
-            },
-        },
-    },
-}
-
-
-@dataclass
-class System:
-    """A receiving system of which a test turns the status."""
-
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
-    bad: frozenset[str] = frozenset()
-    taken: Counter[str] = field(default_factory=Counter)
-    requests: int = 0
-    batches: list[list[str]] = field(default_factory=list)
-
-    def answer(self, asked: Asked) -> Reply:
-        self.requests += 1
-        document = json.loads(asked.body)
-        if self.status != 200:
-            return Reply(self.status, b"{}", self.headers)
-        if asked.target == "/one":
-            self.taken[document["id"]] += 1
-            return Reply(200, b"{}")
-        self.batches.append(document)
-        if len(document) > 1 and "poison" in document:
-            return Reply(400, b"{}")
-        self.taken.update(document)
-        return Reply(200, json.dumps([{"id": id, "fine": id not in self.bad} for id in document]).encode())
-
-
-@dataclass
-class Worker:
-    """One worker process, as far as targets go: its own memory, the common ledger."""
-
-    ledger: Ledger
-    url: str
-    settings: str = "as it is"
-    woken: set[str] = field(default_factory=set)
-    pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4))
-
-    def __post_init__(self) -> None:
-        settings = Settings(name="crm", options={"url": self.url})
-        policy = NetworkPolicy(allow_hosts=frozenset({"127.0.0.1"}))
-        target = TargetLine(
-            name="crm",
-            enabled=True,
-            connector=TargetConnector(
-                name="crm", title="", about="", folder=Path(), manifest=target_manifest(MANIFEST), code=None
-            ),
-            settings=settings,
-            concurrency=LANES,
-            patience=Patience(
-                first_delay=timedelta(seconds=1), max_delay=timedelta(seconds=1), longest=timedelta(hours=1)
-            ),
-            send=target_sender(settings, policy),
-            destination=Destination(self.ledger, "crm", self.settings, self.woken.update),
-        )
-        line = Line(ledger=self.ledger, sources={}, targets={"crm": target}, mappings=tuple, wake=self.woken.update)
-        self.stage = DeliverStage(line, {"crm": self.pool})
-
-    def work(self, lane: str, *, later: float = 0.0) -> bool:
-        """One claim of a lane; whether there was anything."""
-        lease = take(self.ledger, lane, "a worker")
-        if lease is None:
-            return False
-        try:
-            now = milliseconds(datetime.now(UTC)) + int(later * 1000)
-            rows = claim(self.ledger, lease, now_ms=now, limit=self.stage.batch)
-            if rows:
-                self.stage.work(lease, rows)
-            return bool(rows)
-        finally:
-            release(self.ledger, lease)
-
-    def work_all(self, *, later: float = 0.0) -> None:
-        for number in range(LANES):
-            self.work(f"deliver:crm:{number}", later=later)
+from bridge.ledger.lanes import has_due, held_back, lane_of
+from bridge.ledger.processing import send_again
+from bridge.ledger.tables import messages
+from bridge.testing.answering import LocalServer, Reply
 
 
 @pytest.fixture
@@ -153,54 +40,6 @@ def worker(ledger: Ledger, url: str) -> Iterator[Worker]:
     made = Worker(ledger, url)
     yield made
     made.pool.shutdown()
-
-
-def put(ledger: Ledger, *ids: str, operation: str = "one", same_key: bool = False) -> None:
-    """Messages that wait, each for an event of its own."""
-    now = milliseconds(datetime.now(UTC))
-    with ledger.read() as connection:
-        first = connection.execute(select(func.count()).select_from(messages)).scalar_one()
-    rows = []
-    for number, id in enumerate(ids, start=first):
-        key = f"key-{number}"
-        order_key = "paper" if same_key else key
-        rows.append(
-            NewMessage(
-                key=key,
-                event_id="e1",
-                mapping="m",
-                mapping_version="1",
-                target="crm",
-                operation=operation,
-                params={"id": id},
-                lane=lane_of("deliver", "crm", order_key, LANES),
-                order_key=order_key,
-                state=False,
-                latest_only=False,
-                time_ms=now + number,
-                sequence=None,
-            )
-        )
-    ledger.register({row.lane for row in rows})
-    event = {"id": "e1", "delivery_seq": 1, "source": "s", "type": "t", "subject": "s", "state_key": "s"}
-    event |= {"time_ms": now, "recorded_ms": now, "body": "{}", "trace": "{}"}
-    with ledger.write() as connection:
-        insert_new(connection, events, [event], "id")
-        insert_new(connection, messages, [message_row(row, now) for row in rows], "key")
-
-
-def statuses(ledger: Ledger) -> list[str]:
-    with ledger.read() as connection:
-        return list(connection.execute(select(messages.c.status).order_by(messages.c.seq)).scalars())
-
-
-def tries(ledger: Ledger) -> int:
-    with ledger.read() as connection:
-        return connection.execute(select(func.count()).select_from(attempts)).scalar_one()
-
-
-def due(ledger: Ledger) -> list[str]:
-    return due_lanes(ledger, now_ms=milliseconds(datetime.now(UTC)))
 
 
 def test_a_target_that_is_down_is_left_alone_after_a_few_tries(ledger: Ledger, worker: Worker, system: System) -> None:
@@ -229,18 +68,6 @@ def test_another_worker_knows_it_too(ledger: Ledger, worker: Worker, system: Sys
     other.work_all()
     assert tries(ledger) == FAILURES
     other.pool.shutdown()
-
-
-def over(ledger: Ledger, state: State = State.FAILING) -> None:
-    """The pause is over: as if its time had passed."""
-    past = milliseconds(datetime.now(UTC)) - 1
-    with ledger.write() as connection:
-        changed = connection.execute(
-            update(destinations).where(destinations.c.state == state.value).values(until_ms=past)
-        )
-        assert changed.rowcount == 1
-        connection.execute(update(lanes).values(not_before_ms=past))
-        connection.execute(update(messages).where(messages.c.status == "waiting").values(due_ms=past))
 
 
 def test_after_the_pause_one_message_tries_and_all_go_when_it_went_well(
@@ -325,7 +152,7 @@ def test_new_settings_are_a_new_beginning(ledger: Ledger, worker: Worker, system
     assert due(ledger) == []
     system.status = 200
     changed = Worker(ledger, url, settings="another address")
-    changed.stage.line.targets["crm"].destination.begin()
+    changed.destination.begin()
     changed.work_all(later=90)
     assert statuses(ledger) == ["delivered"] * 2
     changed.pool.shutdown()
@@ -334,7 +161,7 @@ def test_new_settings_are_a_new_beginning(ledger: Ledger, worker: Worker, system
 def test_what_a_person_paused_stays_so_whatever_the_settings(ledger: Ledger, worker: Worker, system: System) -> None:
     put(ledger, "a")
     pause(ledger, "crm", "maintenance on Sunday", who="somebody")
-    worker.stage.line.targets["crm"].destination.begin()
+    worker.destination.begin()
     worker.work_all()
     assert system.requests == 0
     assert listed(ledger)["crm"].reason == "maintenance on Sunday"
@@ -404,3 +231,99 @@ def test_second_tries_are_rationed(ledger: Ledger, worker: Worker, system: Syste
     system.status = 400  # an answer, so the breaker stays shut; second tries that come to nothing are not refunded
     worker.work_all()
     assert RETRIES <= system.requests <= RETRIES * 2 + 10
+
+
+def test_a_batch_that_was_refused_does_not_go_on_one_by_one_into_a_target_that_is_to_be_left_alone(
+    ledger: Ledger, worker: Worker, system: System
+) -> None:
+    put(ledger, *[f"key-{number}" for number in range(9)], "poison", operation="many")
+    with ledger.write() as connection:  # all of them in one lane
+        connection.execute(update(messages).values(lane="deliver:crm:0"))
+    system.alone = Reply(429, b"{}", {"Retry-After": "600"})
+    worker.work_all()
+    assert system.requests == 2, "all together, and the first by itself"
+    assert listed(ledger)["crm"].state is State.THROTTLED
+    assert statuses(ledger) == ["waiting"] * 10
+    system.alone = None
+    over(ledger, State.THROTTLED)
+    worker.work_all()
+    assert statuses(ledger) == ["delivered"] * 10
+
+
+def test_a_batch_that_is_refused_after_a_pause_is_tried_one_by_one_however_slow_the_target(
+    ledger: Ledger, worker: Worker, system: System
+) -> None:
+    """What goes first after a pause is a batch; its target takes longer than a commit is put off."""
+    put(ledger, *[f"key-{number}" for number in range(3)], "poison", operation="many")
+    with ledger.write() as connection:
+        connection.execute(update(messages).values(lane="deliver:crm:0"))
+    for _ in range(FAILURES):
+        worker.destination.judged(Outcome(verdict=Verdict.RETRY, reason="down"), again=False)
+    over(ledger)
+    system.takes = 0.7
+    worker.work("deliver:crm:0")
+    assert listed(ledger) == {}
+    system.takes = 0.0
+    worker.work("deliver:crm:0")
+    assert statuses(ledger) == ["delivered"] * 4
+
+
+@pytest.mark.parametrize("said", [rb"\ud800", rb"crm-\u0000-1"], ids=["half_a_surrogate", "NUL"])
+def test_an_id_that_no_ledger_can_keep_is_not_kept_and_holds_up_nothing(
+    ledger: Ledger, worker: Worker, system: System, said: bytes
+) -> None:
+    put(ledger, "a", "b", same_key=True)
+    system.body = b'{"id": "%s"}' % said
+    worker.work_all()
+    assert [(row.status, row.target_id) for row in rows(ledger)] == [("delivered", None)] * 2
+    assert system.taken == {"a": 1, "b": 1}
+    system.body = b'{"id": "crm-7"}'
+    put(ledger, "c", same_key=True)
+    worker.work_all()
+    assert rows(ledger)[2].target_id == "crm-7"
+
+
+def made_ago(ledger: Ledger, hours: float) -> None:
+    with ledger.write() as connection:
+        connection.execute(update(messages).values(created_ms=messages.c.created_ms - int(hours * 3_600_000)))
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"), [(429, {"Retry-After": "60"}), (429, {"Retry-After": "7200"}), (401, {}), (410, {})]
+)
+def test_what_is_not_a_messages_fault_is_no_reason_to_give_it_up_however_old_it_is(
+    ledger: Ledger, worker: Worker, system: System, status: int, headers: dict[str, str]
+) -> None:
+    put(ledger, "a")
+    made_ago(ledger, 3)
+    system.status, system.headers = status, headers
+    worker.work_all()
+    assert system.requests == 1
+    assert [(row.status, row.attempts) for row in rows(ledger)] == [("waiting", 0)]
+    system.status = 200
+    resume(ledger, "crm", who="ada")
+    worker.work_all(later=10_000)
+    assert statuses(ledger) == ["delivered"]
+
+
+@pytest.mark.parametrize("by_replay", [False, True], ids=["retried_by_hand", "replayed"])
+def test_an_old_message_that_a_person_sends_again_is_tried_as_long_as_a_new_one(
+    ledger: Ledger, url: str, system: System, by_replay: bool
+) -> None:
+    worker = Worker(ledger, url, longest=timedelta(seconds=0.6))
+    put(ledger, "a", same_key=True)
+    made_ago(ledger, 3)
+    system.status = 503
+    worker.work_all()
+    assert statuses(ledger) == ["dead"]
+    if by_replay:
+        with ledger.write() as connection:
+            send_again(connection, [message(0, "a")], milliseconds(datetime.now(UTC)))
+    else:
+        retry(ledger, ["key-0"], who="ada")
+    worker.work_all()
+    assert statuses(ledger) == ["waiting"]
+    time.sleep(0.7)
+    worker.work_all(later=10)
+    assert statuses(ledger) == ["dead"], "and no longer"
+    worker.pool.shutdown()

@@ -75,3 +75,23 @@ def test_patience_ends_when_nothing_went_well_for_long_enough() -> None:
     assert after_patience(tried, FINE, NOW + 9999).verdict is Verdict.RETRY, "something went well meanwhile"
     plain = outcome(Verdict.RETRY)
     assert after_patience(plain, standing, NOW + 1e6) == plain
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+@pytest.mark.parametrize("answers", [1, FAILURES])
+def test_no_answer_to_what_was_sent_before_a_pause_makes_the_pause_shorter(verdict: Verdict, answers: int) -> None:
+    throttled = after_answer(FINE, outcome(Verdict.THROTTLED, 900.0), NOW)
+    standing = after(*[verdict] * answers, standing=throttled, now=NOW + 1)
+    assert standing.until >= NOW + 900
+
+
+@pytest.mark.parametrize("verdict", [Verdict.OK, Verdict.DUPLICATE, Verdict.PERMANENT])
+def test_when_the_time_that_a_target_asked_for_is_over_the_next_answer_opens_it(verdict: Verdict) -> None:
+    throttled = after_answer(FINE, outcome(Verdict.THROTTLED, 900.0), NOW)
+    assert after(verdict, standing=throttled, now=NOW + 901) == FINE
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_no_answer_ends_what_a_person_began(verdict: Verdict) -> None:
+    paused = Standing(state=State.PAUSED, until=FOREVER, reason="wrong grades", since=NOW)
+    assert after(*[verdict] * FAILURES, standing=paused, now=NOW + 1) == paused

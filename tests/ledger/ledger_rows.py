@@ -121,6 +121,7 @@ def result(row: Row[Any], status: Any = "delivered", *, reason: str = "ok", due_
         order_key=row.order_key,
         status=status,
         reason=reason,
+        was_due=row.due_ms,
         due_ms=due_ms,
         finished_ms=None if status == "waiting" else now_ms(),
         head=head if row.state and status == "delivered" else None,

@@ -73,6 +73,7 @@ def test_every_try_is_written_down_and_only_those_that_count_are_counted(ledger:
     [row] = waiting(ledger, event(1))
     lease = leased(ledger, DELIVER)
     finish(ledger, lease, [result(row, "waiting", due_ms=5, attempt=attempt(1, "retry", 503))])
+    [row] = all_messages(ledger)
     finish(ledger, lease, [result(row, "waiting", due_ms=5, attempt=attempt(2, "throttled", 429), counts=False)])
     finish(ledger, lease, [result(row, attempt=attempt(2))])
     assert all_messages(ledger)[0].attempts == 2
