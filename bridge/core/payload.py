@@ -96,7 +96,7 @@ class Payload:
 
     def text(self) -> str:
         """A text; a whole number becomes text, because platforms send ids both ways and ours are always text."""
-        if isinstance(self._value, str) and self._value and _storable(self._value):
+        if isinstance(self._value, str) and self._value and storable(self._value):
             return self._value
         if isinstance(self._value, int) and not isinstance(self._value, bool):
             return str(self._value)
@@ -106,16 +106,11 @@ class Payload:
         return self.text() if self.present else None
 
     def integer(self) -> int:
-        """A whole number, also when it came quoted."""
-        if isinstance(self._value, int) and not isinstance(self._value, bool):
-            return self._value
-        if isinstance(self._value, float) and self._value.is_integer():
-            return int(self._value)
-        if isinstance(self._value, str):
-            digits = self._value.strip()
-            if len(digits) <= 30 and digits.removeprefix("-").isascii() and digits.removeprefix("-").isdigit():
-                return int(digits)
-        raise PayloadError(self._path, "a whole number")
+        """A whole number of at most 64 bits, also when it came quoted: no JSON and no database of ours holds more."""
+        found = _whole(self._value)
+        if found is None or not -(2**63) <= found < 2**63:
+            raise PayloadError(self._path, "a whole number")
+        return found
 
     def maybe_integer(self) -> int | None:
         return self.integer() if self.present else None
@@ -189,7 +184,19 @@ def _refuse_constant(name: str) -> object:
     raise ValueError(name)
 
 
-def _storable(text: str) -> bool:
+def _whole(value: object) -> int | None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str):
+        digits = value.strip()
+        if len(digits) <= 30 and digits.removeprefix("-").isascii() and digits.removeprefix("-").isdigit():
+            return int(digits)
+    return None
+
+
+def storable(text: str) -> bool:
     """PostgreSQL keeps neither NUL nor half a surrogate pair in a text; a JSON escape can smuggle in both."""
     if "\x00" in text:
         return False

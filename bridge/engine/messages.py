@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import orjson
+
 from bridge.core.errors import MappingError
 from bridge.core.events import Event, Json, idempotency_key
 from bridge.engine.line import TargetLine
@@ -15,6 +17,10 @@ def message_for(event: Event, document: Json, mapping: Mapping, target: TargetLi
     """The rendered message. Raises MappingError."""
     key = idempotency_key(event.id, mapping.name, target.name)
     params = mapping.render(document, source, {"key": key})
+    try:
+        orjson.dumps(params)
+    except TypeError:
+        raise MappingError(mapping.name, "with", "expected what JSON and UTF-8 can hold") from None
     return _message(event, mapping, target, key=key, params=params)
 
 

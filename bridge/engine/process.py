@@ -26,18 +26,21 @@ from bridge.engine.bugs import place_of
 from bridge.engine.line import Line, SourceLine, TracedApi
 from bridge.engine.messages import dead_message, message_for
 from bridge.engine.metrics import ENRICHED, EVENTS, RECONCILED
-from bridge.flow.process import deadline_of, enriched, events_of, given_up, retry_delay
+from bridge.flow.process import deadline_of, enriched, events_of, given_up, retry_delay, waited
 from bridge.flow.reconcile import facts_of, is_reconciled, marked, returns
 from bridge.ledger.database import milliseconds, moment
 from bridge.ledger.lanes import BATCH, Lease, waiting
 from bridge.ledger.processing import DeadDelivery, NewEvent, NewMessage, PostponedDelivery, Processed, finish
-from bridge.ledger.reading import newest_about
+from bridge.ledger.reading import knows_more, newest_about
 from bridge.outbound.source_api import Context
 
 COMPLETED_WITHIN = timedelta(hours=72)
 """How long the rest of an event is asked for when a mapping requires it."""
 
 COMPLETION_PAUSE = timedelta(minutes=1)
+AT_LEAST = timedelta(minutes=1)
+"""How long a platform's API is asked for an event that is older than its deadline when its turn comes."""
+
 _NOT_CONFIGURED = timedelta(minutes=1)
 _log = structlog.get_logger(__name__)
 
@@ -131,9 +134,18 @@ class ProcessStage:
         verified = _verified(row)
         for event in _events(source, verified):
             limit = COMPLETED_WITHIN if completing else deadline_of(source.connector, event, source.deadline)
-            context = replace(batch.context, last_try=age >= limit)
+            # What is replayed, or comes late after an outage of ours, is not given up at the first bad moment.
+            patience = limit if row.purpose == "replay" else min(limit, AT_LEAST)
+            last_try = age >= limit and waited(row.attempts) >= patience
+            context = replace(batch.context, last_try=last_try)
             api = source.api(context) if source.api is not None else None
-            results, story = completed(source.connector, event, api, last_try=context.last_try)
+            results, story = completed(source.connector, event, api, last_try=last_try)
+            if all(result.enrichment == "missing" for result in results):  # what is known stays
+                if completing:
+                    continue
+                if row.purpose == "replay" and knows_more(self.line.ledger, row.seq):
+                    reason = "the platform's API is away: the event stays as it is known, replay it again later"
+                    return DeadDelivery(seq=row.seq, source=row.source, reason=reason)
             for result in marked(results, verified):
                 document = result.to_json()
                 new_messages, matching, waits = self._messages(result, document, source.name)
@@ -176,6 +188,7 @@ class ProcessStage:
         problem = _schema_problem(document)
         if problem:
             raise ValueError(f"the event is not valid: {problem}")
+        orjson.dumps(document)  # what cannot be stored stops its own delivery, and not the whole batch
         messages: list[NewMessage] = []
         story: list[Json] = []
         waits = False

@@ -24,7 +24,7 @@ from bridge.flow.reconcile import Compared, compare, delivery_of
 from bridge.ledger.database import Ledger
 from bridge.ledger.duties import reconciling
 from bridge.ledger.facts import known_facts, put_on_its_way, reconciled_key
-from bridge.ledger.watermarks import advance, look_after, watermark
+from bridge.ledger.watermarks import advance, look_after, set_back, watermark
 
 GRACE: Final = timedelta(minutes=10)
 """What happened just now is not missing: its webhook may be on its way, or wait for the platform's API."""
@@ -216,7 +216,10 @@ def _scheduled(reconciler: Reconciler) -> Callable[[threading.Event], None]:
     def work(stopping: threading.Event) -> None:
         until = datetime.now(UTC) - GRACE
         since = reconciler.begins()
-        if since is None or since >= until:
+        if since is None:
+            return
+        if since >= until:  # a clock was ahead; what happens from now on is to be compared all the same
+            set_back(reconciler.ledger, reconciler.source.name, until)
             return
         try:
             account = reconciler.run(since=since, until=until, stopping=stopping)

@@ -25,6 +25,7 @@ def sweep(ledger: Ledger, hints: Hints, wait: Callable[[float], bool]) -> None:
             for lease, owner in held(ledger):
                 if is_dead(owner):
                     bury(ledger, lease)
+                    hints.asleep(lease.lane)
                     _log.warning("owner_died", lane=lease.lane)
             hints.wake(due_lanes(ledger, now_ms=milliseconds(datetime.now(UTC))))
         except SQLAlchemyError as error:

@@ -15,12 +15,12 @@ from redis.exceptions import RedisError
 from rq import Queue, SimpleWorker
 from rq.serializers import JSONSerializer
 from sqlalchemy import Row
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError, TimeoutError
 
 from bridge.engine.hints import QUEUE, Hints
 from bridge.engine.owners import this_process
 from bridge.ledger.database import Ledger, milliseconds
-from bridge.ledger.lanes import Lease, LeaseLost, claim, claim_counted, has_due, held_back, release, take
+from bridge.ledger.lanes import BATCH, Lease, LeaseLost, claim, claim_counted, has_due, held_back, release, take
 
 SLICE_SECONDS: Final = 3.0
 LINGER_SECONDS: Final = 1.5
@@ -96,11 +96,16 @@ class Lanes:
     def _drain(self, lane: str) -> None:
         lease = take(self._ledger, lane, self._owner)
         if lease is None:
-            self._hints.asleep(lane)  # its owner looks again before it leaves; the sweeper sees to the rest
+            # Its owner says itself when it is asleep, and looks again before it leaves; until then no hint is needed.
+            if held_back(self._ledger, lane, now_ms=_now()):
+                self._hints.asleep(lane)
             return
-        more, suspects = False, lease.suspects
+        more, suspects = False, BATCH  # whoever comes after a failure counts what it begins: one row may be to blame
         try:
             more, suspects = self._work(lease)
+        except (LeaseLost, OperationalError, TimeoutError):  # the database: no row is
+            suspects = lease.suspects
+            raise
         finally:
             release(self._ledger, lease, suspects=suspects)
         self._hints.asleep(lane)

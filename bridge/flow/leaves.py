@@ -16,6 +16,7 @@ from bridge.flow.templates import Template, compile_template
 from bridge.flow.values import Fault
 
 MAX_DEPTH: Final = 16
+_WRITE_IT: Final = "write the character itself, not \\ud83d and \\ude00"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +35,15 @@ def compile_tree(value: object, steps: Steps, problems: list[MappingProblem]) ->
         for key in value:
             if not isinstance(key, str):
                 problems.append(MappingProblem(steps=(*steps, str(key)), message="expected a key that is text"))
+            elif not _is_whole(key):
+                problems.append(MappingProblem(steps=steps, message="expected whole characters", hint=_WRITE_IT))
         return {key: compile_tree(entry, (*steps, str(key)), problems) for key, entry in value.items()}
     elif isinstance(value, list):
         return [compile_tree(entry, (*steps, position), problems) for position, entry in enumerate(value)]
     elif isinstance(value, str):
+        if not _is_whole(value):
+            problems.append(MappingProblem(steps=steps, message="expected whole characters", hint=_WRITE_IT))
+            return value
         try:
             template = compile_template(value)
         except BadTemplate as bad:
@@ -49,6 +55,11 @@ def compile_tree(value: object, steps: Steps, problems: list[MappingProblem]) ->
     elif value is not None and not isinstance(value, bool | int | float):
         problems.append(MappingProblem(steps=steps, message="expected text, a number, true, false or null"))
     return value
+
+
+def _is_whole(text: str) -> bool:
+    """Without halves of surrogate pairs, which YAML leaves alone where they are escaped as in JSON."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def leaves(params: Any) -> Iterator[Leaf]:

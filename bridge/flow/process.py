@@ -86,6 +86,11 @@ def given_up(event: Event) -> Event:
     return replace(event, enrichment="missing")
 
 
+def waited(attempts: int) -> timedelta:
+    """How long an event has waited for the platform's API after so many tries, whatever it waited for before."""
+    return sum((retry_delay(attempt, None) for attempt in range(1, attempts + 1)), timedelta())
+
+
 def retry_delay(attempt: int, retry_after: float | None) -> timedelta:
     """How long enrichment waits before attempt `attempt + 1`: 2, 4, 8 … seconds up to 5 minutes, or what was asked."""
     if retry_after is not None:

@@ -214,9 +214,8 @@ def _ticks(entry: Processed, fresh: Collection[str]) -> bool:
 def send_again(connection: Connection, known: Iterable[NewMessage], now: int) -> None:
     """Messages that stand in the ledger already go out once more, under the same key, as they are rendered now."""
     for message in known:
-        values = message_row(message, now)
-        del values["created_ms"]
-        connection.execute(update(messages).where(messages.c.key == message.key).values(values))
+        row = message_row(message, now)
+        connection.execute(update(messages).where(messages.c.key == message.key).values(row))
 
 
 def message_row(message: NewMessage, now: int) -> dict[str, Any]:

@@ -197,6 +197,13 @@ def bodies_of(connection: Connection, ids: Collection[str]) -> dict[str, tuple[s
     return {row.id: (row.body, row.recorded_ms) for row in connection.execute(query)}
 
 
+def knows_more(ledger: Ledger, delivery_seq: int) -> bool:
+    """Whether an event of a delivery holds what its platform's API told."""
+    with ledger.read() as connection:
+        bodies = connection.execute(select(events.c.body).where(events.c.delivery_seq == delivery_seq)).scalars().all()
+    return any(json.loads(body)["enrichment"] in ("full", "partial") for body in bodies)
+
+
 def newest_about(ledger: Ledger, source: str, subject: str) -> Event | None:
     """The newest event of a source about a subject, by the platform's time."""
     query = select(events.c.body).where(events.c.source == source, events.c.subject == subject)

@@ -37,11 +37,11 @@ def count_arrivals(ledger: Ledger, now: datetime) -> None:
     reached = _reached(ledger)
     if reached is None:
         reached = _before(ledger, milliseconds(now) - _KEPT_HOURS * _HOUR_MS)
-    settled = milliseconds(now) - _SETTLED_MS
+    now_ms = milliseconds(now)
     while True:
         rows = _next(ledger, reached)
-        old = _settled(rows, settled)
-        if old and not _count(ledger, reached, old):
+        old = _settled(rows, now_ms)
+        if old and not _count(ledger, reached, old, now_ms):
             return
         if len(old) < _CHUNK:
             break
@@ -133,19 +133,22 @@ def _forget_old(ledger: Ledger) -> None:
         connection.execute(delete(arrivals).where(arrivals.c.hour < newest - _KEPT_HOURS))
 
 
-def _settled(rows: Sequence[Row[Any]], settled: int) -> Sequence[Row[Any]]:
-    young = next((place for place, row in enumerate(rows) if row.received_ms > settled), len(rows))
+def _settled(rows: Sequence[Row[Any]], now_ms: int) -> Sequence[Row[Any]]:
+    """Rows up to the first of the last minute. One that came in later than now, by a clock that was ahead, is none."""
+    settled = now_ms - _SETTLED_MS
+    young = next((place for place, row in enumerate(rows) if settled < row.received_ms <= now_ms), len(rows))
     return rows[:young]
 
 
-def _count(ledger: Ledger, reached: int, rows: Sequence[Row[Any]]) -> bool:
+def _count(ledger: Ledger, reached: int, rows: Sequence[Row[Any]], now_ms: int) -> bool:
     """Add rows to their hours, unless somebody else has counted meanwhile."""
     counts: Counter[tuple[str, str, int]] = Counter()
     last: dict[tuple[str, str, int], tuple[int, int]] = {}
     for row in rows:
-        key = (row.source, _kind(row), row.received_ms // _HOUR_MS)
+        received_ms = min(row.received_ms, now_ms)
+        key = (row.source, _kind(row), received_ms // _HOUR_MS)
         counts[key] += 1
-        last[key] = (max(row.received_ms, last.get(key, (0, 0))[0]), row.seq)
+        last[key] = (max(received_ms, last.get(key, (0, 0))[0]), row.seq)
     with ledger.write() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(select(func.pg_advisory_xact_lock(_COUNTING_LOCK)))

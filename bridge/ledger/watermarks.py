@@ -26,6 +26,15 @@ def look_after(ledger: Ledger, sources: Iterable[str], now: datetime) -> None:
         insert_new(connection, watermarks, rows, "source")
 
 
+def set_back(ledger: Ledger, source: str, until: datetime) -> None:
+    """Compare from this time on, if the mark is later: it was set by a clock that was ahead."""
+    later = watermarks.c.until_ms > milliseconds(until)
+    with ledger.write() as connection:
+        connection.execute(
+            update(watermarks).where(watermarks.c.source == source, later).values(until_ms=milliseconds(until))
+        )
+
+
 def advance(
     ledger: Ledger,
     source: str,

@@ -23,6 +23,7 @@ from bridge.core.source import TokenRequest
 EARLIER: Final = 60.0
 """Seconds before its end from which a token is not used any more: clocks differ, and requests take time."""
 SHORTEST: Final = 5.0
+_LONGEST: Final = 30 * 86_400.0
 
 _FETCH_SECONDS: Final = 30
 _POLL_SECONDS: Final = 0.05
@@ -110,7 +111,7 @@ class TokenCache:
 
     def _fetched(self, key: str, fetch: Callable[[], Token]) -> str:
         token = fetch()
-        life = max(token.expires_in - EARLIER, SHORTEST)
+        life = min(max(token.expires_in - EARLIER, SHORTEST), _LONGEST)
         self._known[key] = _Known(token.value, time.monotonic() + life)
         if self._redis is not None and self._redis_is_there():
             try:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_parts import PAPERS, Parts, parts_for
+from engine_parts import EVERYTHING, PAPERS, Parts, parts_for
+from sqlalchemy import update
 
 from bridge.core.events import Event
 from bridge.core.payload import Payload
 from bridge.core.source import SourceApi
 from bridge.flow.mapping import compile_mapping
 from bridge.ledger.database import Ledger
+from bridge.ledger.feed import head_of
+from bridge.ledger.tables import deliveries_in
 
 Build = Callable[..., Parts]
 WHOLE = PAPERS | {"requires": "full"}
@@ -80,6 +83,62 @@ def test_without_a_mapping_that_requires_all_nobody_asks_again(build: Build) -> 
     parts.receive(parts.platform.sample("paper.submission"))
     parts.settle()
     assert parts.deliveries()[0].status == "done"
+
+
+@dataclass
+class Lacking:
+    """The code of a source that has to do without one of its calls, for good."""
+
+    code: Any
+
+    def enrich(self, event: Event, api: Any) -> list[Event]:
+        found = list(self.code.enrich(event, api))
+        api.lack("an extra call: 404", for_good=True)
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.code, name)
+
+
+def test_the_last_try_keeps_what_is_known_and_its_place_in_the_feed(build: Build) -> None:
+    parts = build()
+    parts.change_source(connector=replace(parts.source, code=Lacking(parts.source.code)))
+    parts.map("any", EVERYTHING)
+    parts.map("whole", EVERYTHING | {"requires": "full"})
+    parts.receive(parts.platform.sample("paper.submission"))
+    parts.settle()
+    before, place = [row.body for row in parts.events()], head_of(parts.ledger)
+    assert {json.loads(body)["enrichment"] for body in before} == {"partial"}
+    assert (parts.deliveries()[0].status, parts.deliveries()[0].purpose) == ("waiting", "completion")
+    with parts.ledger.write() as connection:
+        long_ago = deliveries_in.c.received_ms - 73 * 3600 * 1000
+        connection.execute(update(deliveries_in).values(received_ms=long_ago))
+    parts.api.fail(503)
+    parts.settle(later=7200)
+    assert parts.deliveries()[0].status == "done"
+    assert [row.body for row in parts.events()] == before
+    assert head_of(parts.ledger) == place
+    assert {(row.mapping, row.status) for row in parts.messages()} == {("any", "delivered")}
+    assert set(parts.target.keys().values()) == {1}
+
+
+def test_the_last_try_for_what_became_many_events_adds_none_that_lacks_everything(build: Build) -> None:
+    parts = build(source="wise")
+    parts.map("any", EVERYTHING)
+    long_ago = datetime.now(UTC) - timedelta(hours=73)
+    parts.receive(parts.platform.sample("AttendanceComputedEvent"), at=long_ago)
+    parts.settle()
+    before, place = [row.body for row in parts.events()], head_of(parts.ledger)
+    with parts.ledger.write() as connection:
+        connection.execute(update(deliveries_in).values(status="waiting", purpose="completion", attempts=9))
+    days_later = build(source="wise")
+    days_later.map("any", EVERYTHING)
+    days_later.api.fail(503)
+    days_later.settle(later=7200)
+    assert days_later.deliveries()[0].status == "done"
+    assert [row.body for row in days_later.events()] == before
+    assert head_of(parts.ledger) == place
+    assert len(days_later.messages()) == len(before)
 
 
 # --- lists ------------------------------------------------------------------------------------------------------------

@@ -175,10 +175,12 @@ def test_the_sweeper_frees_the_lanes_of_a_process_that_is_dead_and_of_no_other(
     assert take(parts.ledger, lane, f"{home}:{child.pid}") is not None
     swept(parts.ledger, hints)
     assert hinted(redis) == [], "its owner lives"
+    hints.wake({lane})
+    assert hinted(redis) == [lane]
     child.kill()
     child.communicate()
     swept(parts.ledger, hints)
-    assert hinted(redis) == [lane]
+    assert hinted(redis) == [lane, lane], "whoever it was that was hinted at is dead"
     lease = take(parts.ledger, lane, f"another host:{child.pid}")
     assert lease is not None
     assert lease.suspects == BATCH
@@ -217,10 +219,14 @@ def test_a_lane_that_another_worker_has_is_left_to_it(parts: Parts, redis: Redis
     parts.receive(parts.platform.sample("paper.submission"))
     [lane] = due_lanes(parts.ledger, now_ms=10**15)
     assert take(parts.ledger, lane, "another") is not None
+    hints.wake({lane})
     at_work = Lanes(parts.ledger, hints, parts.stages(), slots=2)
     at_work.start(lane)
     at_work.stop()
     assert parts.events() == []
+    for process in (hints, Hints(lambda: redis)):
+        process.wake({lane})
+    assert hinted(redis) == [lane], "it is awake: more hints would come to nothing"
 
 
 def test_a_hint_to_a_process_that_is_no_worker_does_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -120,6 +121,88 @@ def test_what_went_on_without_the_api_is_made_whole_by_a_replay(build: Build) ->
     assert parts.target.keys() == {after.key: 2}
 
 
+def test_a_replay_of_an_old_delivery_waits_for_the_api_and_what_is_known_stays_until_then(build: Build) -> None:
+    parts = build()
+    name = parts.receive(hand_in(parts), at=datetime.now(UTC) - timedelta(hours=2))
+    parts.settle()
+    [before] = parts.events()
+    parts.api.fail(503)
+    replay(parts.ledger, [name], who="ada")
+    for later in (0, 10, 60):
+        parts.settle(later=later)
+        assert parts.deliveries()[0].status == "waiting"
+        assert [row.body for row in parts.events()] == [before.body]
+    [message] = parts.messages()
+    assert (message.status, parts.target.keys()) == ("delivered", {message.key: 1})
+    parts.api.heal()
+    parts.settle(later=3600)
+    [event], [message] = parts.events(), parts.messages()
+    assert json.loads(event.body)["enrichment"] == "full"
+    assert (message.status, parts.sent(message)["enrichment"]) == ("delivered", "full")
+    assert parts.target.keys() == {message.key: 2}
+    assert parts.deliveries()[0].status == "done"
+
+
+def test_a_replay_that_the_api_never_answers_leaves_what_is_known(build: Build) -> None:
+    parts = build(deadline=timedelta(seconds=1))
+    name = parts.receive(hand_in(parts))
+    parts.settle()
+    [before], keys = parts.events(), parts.target.keys()
+    parts.api.fail(503)
+    replay(parts.ledger, [name], who="ada")
+    for later in (0, 3600, 7200):
+        time.sleep(0.4)
+        parts.settle(later=later)
+    [delivery], [event] = parts.deliveries(), parts.events()
+    assert (delivery.status, event.body, parts.target.keys()) == ("dead", before.body, keys)
+    assert "replay it again" in delivery.reason
+    parts.api.heal()
+    replay(parts.ledger, [name], who="ada")
+    parts.settle(later=7200)
+    assert parts.deliveries()[0].status == "done"
+    assert list(parts.target.keys().values()) == [2]
+
+
+def test_a_backlog_that_is_older_than_the_deadline_waits_out_a_limit_and_goes_on_whole(build: Build) -> None:
+    parts = build()
+    old = datetime.now(UTC) - timedelta(hours=2)
+    for _ in range(20):
+        parts.receive(hand_in(parts), at=old)
+    parts.api.fail(429, retry_after=1)
+    parts.settle(rounds=1)
+    assert {row.status for row in parts.deliveries()} == {"waiting"}
+    assert parts.events() == []
+    parts.api.heal()
+    time.sleep(1.0)
+    parts.settle(later=60)
+    assert {row.status for row in parts.deliveries()} == {"done"}
+    assert {json.loads(row.body)["enrichment"] for row in parts.events()} == {"full"}
+
+
+def test_a_backlog_that_is_older_than_the_deadline_goes_on_after_a_while_without_the_api(build: Build) -> None:
+    parts = build()
+    parts.api.fail(503)
+    parts.receive(hand_in(parts), at=datetime.now(UTC) - timedelta(hours=2))
+    for later in (0, 10, 20, 40, 80, 160):
+        parts.settle(later=later)
+    [event] = parts.events()
+    assert json.loads(event.body)["enrichment"] == "missing"
+    assert 2 <= json.loads(event.trace)["enrichment"]["waits"] <= 5
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_deadline_of_nothing_means_that_nothing_waits_for_the_api(build: Build, again: bool) -> None:
+    parts = build(deadline=timedelta(0))
+    parts.api.fail(429, retry_after=60)
+    name = parts.receive(hand_in(parts), at=datetime.now(UTC) - timedelta(hours=2))
+    parts.settle()
+    if again:
+        replay(parts.ledger, [name], who="ada")
+        parts.settle()
+    [row], [event] = parts.deliveries(), parts.events()
+    assert (row.status, json.loads(event.body)["enrichment"]) == ("done", "missing")
+
+
 def test_one_subject_that_waits_does_not_hold_up_the_others_of_its_source(build: Build) -> None:
     parts = build()
     parts.map("all", EVERYTHING)
@@ -198,6 +281,27 @@ def test_a_genuine_body_that_nobody_can_read_is_kept(build: Build, body: bytes) 
     assert (row.status, row.body) == ("done", body)
 
 
+@pytest.mark.parametrize("index", [10**25, str(10**25), 2**63])
+def test_a_number_that_nothing_of_ours_can_hold_is_kept_and_the_others_of_its_lane_go_on(
+    build: Build, index: int | str
+) -> None:
+    parts = build(source="wise", with_api=False)
+    parts.map("all", EVERYTHING)
+    call = parts.platform.sample("FeeInvoiceChargedEvent")
+    body = copy.deepcopy(call.body)
+    body["payload"]["transaction"]["metadata"]["index"] = index
+    parts.receive(replace(call, body=body))
+    [lane] = {row.lane for row in parts.deliveries()}
+    while sum(row.lane == lane for row in parts.deliveries()) < 4:
+        parts.receive(parts.platform.sample("FeeInvoiceChargedEvent"))
+    parts.settle()
+    assert {(row.status, row.starts) for row in parts.deliveries()} == {("done", 0)}
+    [event, *others] = sorted(parts.events(), key=lambda row: int(row.delivery_seq))
+    assert (event.type, {row.type for row in others}) == ("source.unmapped", {"invoice.charged"})
+    assert faults(json.loads(event.body)) == []
+    assert len(parts.messages()) == len(others) >= 3
+
+
 def test_a_bug_of_a_connector_makes_a_dead_delivery_that_a_replay_brings_back(build: Build) -> None:
     parts = build()
     good = parts.source
@@ -239,6 +343,33 @@ def test_a_mapping_that_fails_makes_a_dead_letter_and_the_others_go_on(build: Bu
     parts.settle()
     assert {row.status for row in parts.messages()} == {"delivered"}
     assert {row.key for row in parts.messages()} == {row.key for row in found.values()}
+
+
+@pytest.mark.parametrize("place", ["json", "query", "path"])
+def test_half_a_character_that_a_template_renders_makes_a_dead_letter_and_the_others_go_on(
+    build: Build, place: str
+) -> None:
+    parts = build()
+    half = r"""/{{ "\ud83d" ~ event.subject }}"""
+    there = {"json": {"json": {"a": {"b": half}}}, "query": {"query": {"a": half}}, "path": {"path": half}}[place]
+    parts.map("broken", PAPERS | {"with": {"method": "PUT", "path": "/half"} | there})
+    parts.map("pair", PAPERS | {"with": {"method": "PUT", "path": "/whole", "json": r"""{{ "\ud83d\ude00" }}"""}})
+    parts.map("last", EVERYTHING)
+    name = parts.receive(hand_in(parts))
+    parts.receive(parts.platform.sample("webhook.test"))
+    parts.settle()
+    assert [row.status for row in parts.deliveries()] == ["done", "done"]
+    found = {row.mapping: row for row in parts.messages() if row.mapping != "pair"}
+    assert {mapping: row.status for mapping, row in found.items()} == {
+        "papers": "delivered",
+        "broken": "dead",
+        "last": "delivered",
+    }
+    assert (found["broken"].step, found["broken"].reason.partition(":")[0][:4]) == ("map", "with")
+    parts.map("broken", PAPERS)
+    replay(parts.ledger, [name], who="ada")
+    parts.settle()
+    assert {row.status for row in parts.messages() if row.mapping == "broken"} == {"delivered"}
 
 
 def test_a_mapping_to_a_target_that_is_not_there_is_told_in_the_story(build: Build) -> None:

@@ -14,18 +14,19 @@ import pytest
 from engine_parts import soon
 from reconcile_parts import CODE, CONNECTOR, NOW, SOURCE, Office, office
 
+from bridge.config.values import Configuration
 from bridge.core.errors import SourceRefused, SourceUnavailable
 from bridge.core.events import stamp
 from bridge.core.source import Found, Source
 from bridge.engine.duties import Duties, Duty
-from bridge.engine.reconcile import Account, Stopped
+from bridge.engine.reconcile import GRACE, Account, Stopped, reconciling_duties
 from bridge.flow.reconcile import compare
 from bridge.ledger.byhand import replay
 from bridge.ledger.database import Ledger, milliseconds
 from bridge.ledger.duties import ask_for, due, enrol, hold, leave, reconciling, take
 from bridge.ledger.figures import by_day, totals
 from bridge.ledger.reading import find_event
-from bridge.ledger.watermarks import look_after, watermark
+from bridge.ledger.watermarks import advance, look_after, watermark
 
 HOUR_AGO = NOW - timedelta(hours=1)
 DAY_AGO = NOW - timedelta(days=1)
@@ -151,6 +152,26 @@ def test_what_happened_a_moment_ago_is_left_to_its_webhook(parts: Office) -> Non
     assert (account.expected, account.missing) == (1, 1)
     assert watermark(parts.ledger, SOURCE) == NOW - timedelta(minutes=10)
     assert compared(parts, since=NOW - timedelta(minutes=25)).missing == 1
+
+
+def test_a_mark_that_a_clock_set_in_the_future_is_set_back_and_the_next_round_compares_from_there(
+    parts: Office,
+) -> None:
+    assert advance(parts.ledger, SOURCE, NOW + timedelta(days=1), {}, mark=DAY_AGO)
+    every_hour = SimpleNamespace(sources={SOURCE: SimpleNamespace(enabled=True, reconcile_every=timedelta(hours=1))})
+    [duty] = reconciling_duties(cast(Configuration, every_hour), {SOURCE: parts.reconciler})
+    parts.desk.hand_in("p-1", datetime.now(UTC) - GRACE - timedelta(minutes=1))
+    duty.work(threading.Event())
+    mark = watermark(parts.ledger, SOURCE)
+    assert mark is not None
+    assert timedelta(0) <= datetime.now(UTC) - GRACE - mark < timedelta(seconds=10)
+    time.sleep(0.01)
+    duty.work(threading.Event())
+    parts.settle()
+    assert told(parts) == (1, 1)
+    moved_on = watermark(parts.ledger, SOURCE)
+    assert moved_on is not None
+    assert moved_on > mark
 
 
 def test_a_dry_run_only_counts(parts: Office) -> None:

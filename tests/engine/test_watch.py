@@ -26,6 +26,7 @@ from bridge.engine.line import SourceLine
 from bridge.engine.subscriptions import carry_out, desk_of, listed, plan_for, remove_ours
 from bridge.engine.watch import Watching, watch_once, watch_silence, watch_subscriptions, watching_duties
 from bridge.flow.reconcile import PROOF
+from bridge.flow.silence import hour_of
 from bridge.flow.subscribing import hook_url
 from bridge.ledger.accepting import Arrival, accept
 from bridge.ledger.alerts import open_alerts
@@ -442,6 +443,30 @@ def test_every_delivery_is_counted_once_whoever_counts_and_the_newest_later(post
     known = habit(post.ledger, NAME)
     assert known is not None
     assert known.last == moments[-1]
+
+
+def test_a_delivery_that_is_stamped_in_the_future_does_not_stop_the_counting(post: Post) -> None:
+    arrive(post.ledger, [MONDAY - timedelta(hours=3), MONDAY + timedelta(days=365)])
+    later = [MONDAY - timedelta(hours=2) + timedelta(minutes=10 * number) for number in range(5)]
+    arrive(post.ledger, later, first=2)
+    count_arrivals(post.ledger, post.now)
+    counted = post.rows(arrivals)
+    count_arrivals(post.ledger, post.now)
+    assert post.rows(arrivals) == counted
+    known = habit(post.ledger, NAME)
+    assert known is not None
+    assert known.hours >= {hour_of(MONDAY - timedelta(hours=hours)) for hours in (3, 2)}
+    assert known.last <= post.now
+
+
+def test_a_delivery_that_is_stamped_in_the_future_does_not_hide_a_silence(post: Post) -> None:
+    known = teaching(4)
+    arrive(post.ledger, known[:-3])
+    arrive(post.ledger, [MONDAY + timedelta(days=365)], first=10_000)
+    arrive(post.ledger, known[-3:], first=20_000)
+    assert watch_silence(post.watching) == []
+    post.now += timedelta(hours=7)
+    assert [alert.about for alert in watch_silence(post.watching)] == ["silence"]
 
 
 def test_a_late_journal_counts_in_the_hours_in_which_it_was_received(post: Post) -> None:

@@ -175,6 +175,15 @@ def test_a_token_is_given_up_a_minute_before_its_end(
     assert at_least <= client.pttl(key) / 1000 <= at_most
 
 
+@pytest.mark.parametrize("expires_in", [1e20, 9e15])
+def test_a_token_that_is_said_to_live_for_ages_is_shared_all_the_same(valkey: Valkey, expires_in: float) -> None:
+    endpoint = Endpoint(expires_in=expires_in)
+    other = Endpoint(expires_in=expires_in)
+    assert TokenCache(valkey.client()).get("wiseflow", REQUEST, endpoint) == "token-1"
+    assert TokenCache(valkey.client()).get("wiseflow", REQUEST, other) == "token-1"
+    assert (endpoint.count, other.count) == (1, 0)
+
+
 def test_redis_holds_no_credentials(valkey: Valkey) -> None:
     TokenCache(valkey.client()).get("wiseflow", REQUEST, Endpoint())
     client = valkey.client()

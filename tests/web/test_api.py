@@ -268,6 +268,13 @@ def test_one_event_is_shown_as_it_is_now(web: Web, client: Client) -> None:
     assert client.ask("GET", f"{EVENTS}/{event_id(1)}", grades).status == 404
 
 
+@pytest.mark.parametrize("id", ["%00", f"{event_id(1)}%00", "%ED%A0%BD", "%F0%9F%98%80", "x" * 5000])
+def test_an_id_that_no_event_can_have_is_not_found(web: Web, client: Client, id: str) -> None:
+    store(web.ledger, event(1))
+    reply = client.ask("GET", f"{EVENTS}/{id}", bearer(web.ledger))
+    assert (reply.status, reply.json["type"]) == (404, KINDS["not-found"].type)
+
+
 def test_no_page_and_no_stream_is_shared_with_other_origins_or_kept_by_caches(web: Web, client: Client) -> None:
     reply = client.ask("GET", EVENTS, bearer(web.ledger) | {"Origin": "https://elsewhere.example"})
     assert reply.headers["cache-control"] == "no-store"
