@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import DRAFT202012
 
 from bridge.config.documents import Document, Steps, read_document
 from bridge.config.schema import common_keys
@@ -23,6 +26,10 @@ from bridge.core.source import Source
 from bridge.core.target import Target
 
 _C = TypeVar("_C")
+
+_REFERENCES: Final = ("$ref", "$dynamicRef")
+_IN_PLACE: Final = frozenset(("allOf", "anyOf", "oneOf", "not", "if", "then", "else"))
+"""Keywords whose schemas are about the same value as the one that they stand in."""
 
 
 class Lazily(Mapping[str, _C]):
@@ -127,7 +134,9 @@ def inner_problems(document: Document, value: Mapping[str, Any]) -> Iterator[Pro
         yield from _settings_problems(document, (side, "options"), part.get("options", {}), part.get("required", []))
         yield from _settings_problems(document, (side, "api"), part.get("api", {}), part.get("api_required", []))
         for name, operation in part.get("operations", {}).items():
-            yield from _schema_problems(document, (side, "operations", name, "params"), operation["params"])
+            at: Steps = (side, "operations", name, "params")
+            wrong = list(_schema_problems(document, at, operation["params"]))
+            yield from wrong or _reference_problems(document, at, operation["params"])
 
 
 def _settings_problems(
@@ -138,6 +147,9 @@ def _settings_problems(
             yield document.problem(steps, f"'{key}' is required but not described")
     for key, schema in properties.items():
         found = list(_schema_problems(document, (*steps, key), schema))
+        for place, _ in _references(schema):
+            message = "the schema of a setting cannot refer to another one"
+            found.append(document.problem((*steps, key, *place), message, "write it out"))
         yield from found
         if not found and "default" in schema:
             yield from problems_of(schema, schema["default"], document, at=(*steps, key, "default"))
@@ -148,6 +160,62 @@ def _schema_problems(document: Document, steps: Steps, schema: Mapping[str, Any]
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
         yield document.problem((*steps, *error.absolute_path), "not valid JSON Schema")
+
+
+def _reference_problems(document: Document, steps: Steps, schema: Mapping[str, Any]) -> Iterator[Problem]:
+    """References to anything but a schema within this one, and those that come back to themselves without a step."""
+    known: Registry[Any] = Registry().with_resource("", DRAFT202012.create_resource(schema))
+    for place, reference in _references(schema):
+        if place[-1] == "$id":
+            yield document.problem((*steps, *place), "only a whole schema can have an $id")
+        elif not reference.startswith("#"):
+            message = "expected a reference that begins with #"
+            yield document.problem((*steps, *place), message, "nothing is fetched: put the schema into $defs")
+        elif _referred(known, reference) is None:
+            yield document.problem((*steps, *place), "refers to nothing that is a schema")
+        elif reference in _reached(known, reference):
+            yield document.problem((*steps, *place), "refers to itself without end")
+
+
+def _references(schema: Any, place: Steps = ()) -> Iterator[tuple[Steps, str]]:
+    """All references at any depth, and where they stand; an `$id` too that gives those below it another meaning."""
+    if isinstance(schema, Mapping | list):
+        for key, entry in schema.items() if isinstance(schema, Mapping) else enumerate(schema):
+            if isinstance(entry, str) and (key in _REFERENCES or (key == "$id" and place)):
+                yield (*place, key), entry
+            else:
+                yield from _references(entry, (*place, key))
+
+
+def _referred(known: Registry[Any], reference: str) -> Any:
+    try:
+        found = known.resolver().lookup(reference).contents
+        Draft202012Validator.check_schema(found)
+    except (Unresolvable, SchemaError, ValueError, TypeError):  # the last two of steps into what is no schema
+        return None
+    return found
+
+
+def _reached(known: Registry[Any], reference: str) -> set[str]:
+    """The references that are followed for one value because of this one."""
+    reached: set[str] = set()
+    rest = [_referred(known, reference)]
+    while rest:
+        for found in set(_in_place(rest.pop())) - reached:
+            reached.add(found)
+            rest.append(_referred(known, found))
+    return reached
+
+
+def _in_place(schema: Any) -> Iterator[str]:
+    """The references in a schema that are about the same value as the schema itself."""
+    if isinstance(schema, list):
+        for entry in schema:
+            yield from _in_place(entry)
+    elif isinstance(schema, Mapping):
+        yield from (schema[key] for key in _REFERENCES if key in schema)
+        yield from _in_place([schema[key] for key in _IN_PLACE & schema.keys()])
+        yield from _in_place(list(schema.get("dependentSchemas", {}).values()))
 
 
 @cache

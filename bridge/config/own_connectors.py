@@ -12,18 +12,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-from jinja2 import TemplateError
-
 from bridge.config.connectors import auth_problems, inner_problems, manifest_schema
 from bridge.config.documents import Document, Steps, read_document
 from bridge.config.validation import problems_of
 from bridge.core.errors import Problem
 from bridge.core.manifest import TargetConnector, target_manifest
-from bridge.flow.sandbox import Sandbox
+from bridge.flow.declared import compile_declared
+from bridge.flow.guard import BadTemplate
 
 FOLDER: Final = "connectors"
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
-_SANDBOX: Final = Sandbox()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,11 +154,11 @@ def _template_problems(document: Document, at: Steps, value: Any) -> Iterator[Pr
     elif isinstance(value, list):
         for place, entry in enumerate(value):
             yield from _template_problems(document, (*at, place), entry)
-    elif isinstance(value, str) and ("{{" in value or "{%" in value):
+    elif isinstance(value, str):
         try:
-            _SANDBOX.from_string(value)
-        except TemplateError as error:
-            yield document.problem(at, f"not a template: {error.message}")
+            compile_declared(value)
+        except BadTemplate as bad:
+            yield document.problem(at, f"not a template: {bad.message}", bad.hint)
 
 
 def _pattern_problems(document: Document, value: Any, at: Steps) -> Iterator[Problem]:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from jsonschema import Draft202012Validator, FormatChecker
 from jsonschema.exceptions import ValidationError
+from referencing import Registry
 
 from bridge.config.documents import Document, Steps
 from bridge.core.errors import Problem
@@ -42,8 +43,8 @@ def _is_url(value: object) -> bool:
 
 
 def validator(schema: Mapping[str, Any]) -> Draft202012Validator:
-    """A validator that checks formats too: `uri` means an http(s) URL with a host."""
-    return Draft202012Validator(schema, format_checker=_FORMATS)
+    """A validator that checks formats too, `uri` means an http(s) URL with a host, and that fetches no other schema."""
+    return Draft202012Validator(schema, format_checker=_FORMATS, registry=Registry())
 
 
 def problems_of(

@@ -6,12 +6,12 @@ None where the last answer speaks for itself. It knows no network; whoever holds
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from bridge.core.errors import TargetError
+from bridge.core.errors import PayloadError, TargetError
 from bridge.core.manifest import Batch, Operation, Step, TargetConnector
+from bridge.core.payload import Payload
 from bridge.core.settings import Settings
 from bridge.core.target import Answer, Ask, Conversation, Conversing, Message, Outcome, Preparing, Verdict
 from bridge.flow.declared import keyed, rendered, rendered_request, scope_of
@@ -62,7 +62,10 @@ def _stepwise(connector: TargetConnector, operation: Operation, message: Message
         known[step.name] = dict.fromkeys(step.keep)
         if step.when is not None and not rendered(f"{{{{ {step.when} }}}}", scope, f"{where}.when"):
             continue
-        request = rendered_request(step.request, scope, f"{where}.request")
+        try:
+            request = rendered_request(step.request, scope, f"{where}.request")
+        except UnicodeEncodeError:  # an answer's JSON may hold half a surrogate pair, no query and no form can
+            raise TargetError(f"{where}.request: expected what UTF-8 can hold") from None
         if not step.harmless:
             # A key stands for one effect: steps that change something need one each.
             request = keyed(request, message.key if changing == [step.name] else f"{message.key}-{step.name}")
@@ -131,6 +134,6 @@ def _list_at(document: Any, path: str) -> list[Any]:
 def _document(answer: Answer) -> Any:
     """The body as JSON, null when it is none."""
     try:
-        return json.loads(answer.body)
-    except ValueError:
+        return Payload.parse(answer.body).value
+    except PayloadError:
         return None

@@ -9,25 +9,26 @@ null in `json` stays null. With `flatten: true` a form holds objects and lists, 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
-
-from jinja2 import TemplateError, nodes
 
 from bridge.core.errors import TargetError
 from bridge.core.events import stamp
 from bridge.core.manifest import TargetConnector
 from bridge.core.settings import Settings
 from bridge.core.target import Message, Request
-from bridge.flow.sandbox import BUDGET, Sandbox
-from bridge.flow.values import Budget, Fault, plain
+from bridge.flow.guard import BadTemplate
+from bridge.flow.sandbox import BUDGET
+from bridge.flow.templates import Template, compile_template, context_of
+from bridge.flow.values import Budget, Fault
 
-_SANDBOX: Final = Sandbox()
-
-Render = Callable[[Mapping[str, Any]], Any]
+VARIABLES: Final = frozenset((
+    "settings", "params", "event", "message", "steps", "answer", "items", "item", "result",
+))  # fmt: skip
+"""All that a manifest can name; `steps` and what follows have values only where there are some."""
 
 
 def scope_of(connector: TargetConnector, message: Message, settings: Settings) -> dict[str, Any]:
@@ -138,23 +139,13 @@ def rendered(value: Any, scope: Mapping[str, Any], where: str) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return _compiled(value)(scope)
-    except Fault as error:
+        template = compile_declared(value)
+        return value if template is None else template.render(context_of(scope))
+    except (BadTemplate, Fault) as error:
         raise TargetError(f"{where}: {error}") from None
-    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError):
-        # Their own messages may quote values.
-        raise TargetError(f"{where}: the expression cannot use its values") from None
 
 
 @lru_cache(maxsize=4096)
-def _compiled(source: str) -> Render:
-    """A text of a manifest, compiled. Manifests ship with the code and are trusted as code is; their values are not."""
-    if "{{" not in source and "{%" not in source:
-        return lambda scope: source
-    text = source.strip()
-    match _SANDBOX.parse(text).body:
-        case [nodes.Output(nodes=[expression])] if not isinstance(expression, nodes.TemplateData):
-            lone = _SANDBOX.compile_expression(text.removeprefix("{{").removesuffix("}}"), undefined_to_none=False)
-            return lambda scope: plain(lone(scope), scope[BUDGET])
-    template = _SANDBOX.from_string(source)
-    return template.render
+def compile_declared(source: str) -> Template | None:
+    """A text of a manifest as a template, or None when it holds no Jinja. Raises BadTemplate."""
+    return compile_template(source, VARIABLES)

@@ -36,6 +36,9 @@ from bridge.flow.values import MAX_TEXT, Fault, entries, json_text, text_of
 
 __all__ = ["FILTERS", "FUNCTIONS", "METHODS", "NULL_AWARE", "TESTS", "Fault"]
 
+MAX_STRIPPED: Final = 64
+"""Characters that `trim` and `strip` can be told to take off."""
+
 # ISO 4217, "Table A.1: current currency & funds code list": the codes whose minor unit is not a hundredth.
 _EXPONENTS: Final = {
     "BIF": 0, "CLP": 0, "DJF": 0, "GNF": 0, "ISK": 0, "JPY": 0, "KMF": 0, "KRW": 0, "PYG": 0, "RWF": 0, "UGX": 0,
@@ -149,6 +152,17 @@ def replace(value: object, old: str, new: str, count: int = -1) -> str:
     return text.replace(old, new, count)
 
 
+def _stripping(strip: Callable[[str, str | None], str]) -> Callable[..., str]:
+    """One of str's own three, which look for every character of the text among those to take off."""
+
+    def run(value: object, characters: str | None = None) -> str:
+        if characters is not None and len(characters) > MAX_STRIPPED:
+            raise Fault(f"expected at most {MAX_STRIPPED} characters to take off")
+        return strip(text_of(value), characters)
+
+    return run
+
+
 def truncate(value: object, length: int = 255, killwords: bool = False, end: str = "...") -> str:
     """At most `length` characters, `end` included; cut at a blank unless `killwords`."""
     text = text_of(value)
@@ -213,7 +227,7 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "default": default, "d": default, "present": present,
     "upper": lambda value: text_of(value).upper(), "lower": lambda value: text_of(value).lower(),
     "title": lambda value: text_of(value).title(), "capitalize": lambda value: text_of(value).capitalize(),
-    "trim": lambda value, characters=None: text_of(value).strip(characters), "string": text_of, "replace": replace,
+    "trim": _stripping(str.strip), "string": text_of, "replace": replace,
     "truncate": truncate, "int": integer, "float": floating, "round": rounded, "abs": abs, "join": join,
     "length": len, "count": len, "first": first, "last": last, "list": lambda value: list(entries(value)),
     "items": lambda value: [list(pair) for pair in value.items()], "map": mapped, "select": selected,
@@ -237,10 +251,10 @@ FUNCTIONS: Final = frozenset(("ids", "money", "range", "urlseg", "iso", "date", 
 
 METHODS: Final[dict[type, dict[str, Callable[..., Any]]]] = {
     str: {
-        "lower": str.lower, "upper": str.upper, "title": str.title, "capitalize": str.capitalize, "strip": str.strip,
-        "lstrip": str.lstrip, "rstrip": str.rstrip, "split": str.split, "startswith": str.startswith,
-        "endswith": str.endswith, "removeprefix": str.removeprefix, "removesuffix": str.removesuffix,
-        "replace": replace, "isdigit": str.isdigit,
+        "lower": str.lower, "upper": str.upper, "title": str.title, "capitalize": str.capitalize,
+        "strip": _stripping(str.strip), "lstrip": _stripping(str.lstrip), "rstrip": _stripping(str.rstrip),
+        "split": str.split, "startswith": str.startswith, "endswith": str.endswith, "removeprefix": str.removeprefix,
+        "removesuffix": str.removesuffix, "replace": replace, "isdigit": str.isdigit,
     },
     dict: {
         "get": dict.get, "keys": list, "values": lambda value: list(value.values()),

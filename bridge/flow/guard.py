@@ -22,6 +22,7 @@ MAX_NESTING: Final = 48
 MAX_LOOPS: Final = 4
 
 VARIABLES: Final = frozenset(("event", "ev", "delivery", "source"))
+"""The names that a mapping sees."""
 
 _TESTS: Final = frozenset((*TESTS, *COMPARISONS))
 _METHODS: Final = frozenset(name for table in METHODS.values() for name in table)
@@ -58,7 +59,8 @@ def names_set(tree: nodes.Node) -> frozenset[str]:
 class Guard(NodeTransformer):
     """Refuses what is not listed, and puts the sandbox's filters where work has to be metered."""
 
-    def __init__(self, assigned: frozenset[str]) -> None:
+    def __init__(self, variables: frozenset[str], assigned: frozenset[str]) -> None:
+        self.variables = variables
         self.assigned = assigned
         self.count = 0
         self._depth = 0
@@ -66,7 +68,7 @@ class Guard(NodeTransformer):
 
     def visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> Any:
         if type(node) not in _ALLOWED:
-            raise BadTemplate(f"{_in_words(node)} is not available in mappings")
+            raise BadTemplate(f"{_in_words(node)} is not available here")
         self.count += 1
         self._depth += 1
         if self.count > MAX_NODES or self._depth > MAX_NESTING:
@@ -95,10 +97,10 @@ class Guard(NodeTransformer):
             if name in VARIABLES | FUNCTIONS | {"loop"} or name.startswith("_"):
                 raise BadTemplate(f"{name} cannot be set: the name is taken")
             return node
-        if name not in VARIABLES | self.assigned and not (name == "loop" and self._loops):
+        if name not in self.variables | self.assigned and not (name == "loop" and self._loops):
             if name in FUNCTIONS:
                 raise BadTemplate(f"{name} is a function", f"call it: {name}(…)")
-            raise BadTemplate(f"there is no variable {name}", closest(name, VARIABLES | self.assigned))
+            raise BadTemplate(f"there is no variable {name}", closest(name, self.variables | self.assigned))
         return node
 
     def on_const(self, node: nodes.Const) -> nodes.Node:
@@ -193,7 +195,7 @@ def _sandboxed(name: str, value: nodes.Node, *args: nodes.Node) -> nodes.Filter:
 
 def _refuse_stars(node: nodes.Call | nodes.Filter | nodes.Test) -> None:
     if node.dyn_args is not None or node.dyn_kwargs is not None:
-        raise BadTemplate("arguments with * or ** are not available in mappings")
+        raise BadTemplate("arguments with * or ** are not available here")
 
 
 def _check_path(node: nodes.Getattr | nodes.Getitem) -> None:

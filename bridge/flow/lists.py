@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from bridge.flow.values import COMPARISONS, MAX_TEXT, Fault, compare, entries, json_text, text_of
+from bridge.flow.values import COMPARISONS, MAX_TEXT, Fault, compare, entries, is_number, json_text, kind_of, text_of
+
+MAX_PATH: Final = 256
+"""Characters of an `attribute`."""
+
+
+def _remainder(value: Any) -> float:
+    if not is_number(value):  # `%` would take a text for a pattern to be filled in, of any width that it names
+        raise Fault(f"{kind_of(value)} is neither odd nor even")
+    remainder: float = value % 2
+    return remainder
+
 
 TESTS: Final[dict[str, Callable[[Any], bool]]] = {
     "none": lambda value: value is None,
@@ -18,8 +29,8 @@ TESTS: Final[dict[str, Callable[[Any], bool]]] = {
     "false": lambda value: value is False,
     "mapping": lambda value: isinstance(value, Mapping),
     "sequence": lambda value: isinstance(value, list | tuple | range | str),
-    "odd": lambda value: value % 2 == 1,
-    "even": lambda value: value % 2 == 0,
+    "odd": lambda value: _remainder(value) == 1,
+    "even": lambda value: _remainder(value) == 0,
 }
 
 
@@ -39,20 +50,23 @@ def rejected(value: object, test: str | None = None, argument: object = None) ->
 
 
 def selected_by(value: object, attribute: str, test: str | None = None, argument: object = None) -> list[Any]:
-    return [entry for entry in entries(value) if _passes(_pick(entry, attribute), test, argument)]
+    steps = _steps(attribute)
+    return [entry for entry in entries(value) if _passes(_pick(entry, steps), test, argument)]
 
 
 def rejected_by(value: object, attribute: str, test: str | None = None, argument: object = None) -> list[Any]:
-    return [entry for entry in entries(value) if not _passes(_pick(entry, attribute), test, argument)]
+    steps = _steps(attribute)
+    return [entry for entry in entries(value) if not _passes(_pick(entry, steps), test, argument)]
 
 
 def ordered(
     value: object, reverse: bool = False, case_sensitive: bool = False, attribute: str | None = None
 ) -> list[Any]:
     """Sorted; null comes first, text without regard to case."""
+    steps = _steps(attribute)
 
     def rank(entry: object) -> tuple[bool, Any]:
-        picked = _pick(entry, attribute) if attribute else entry
+        picked = _pick(entry, steps)
         return (picked is not None, picked.lower() if isinstance(picked, str) and not case_sensitive else picked or 0)
 
     return sorted(entries(value), key=rank, reverse=reverse)
@@ -61,8 +75,9 @@ def ordered(
 def unique(value: object, attribute: str | None = None) -> list[Any]:
     """The first of each, told apart by their JSON."""
     seen: dict[str, Any] = {}
+    steps = _steps(attribute)
     for entry in entries(value):
-        seen.setdefault(json_text(_pick(entry, attribute) if attribute else entry), entry)
+        seen.setdefault(json_text(_pick(entry, steps)), entry)
     return list(seen.values())
 
 
@@ -95,21 +110,31 @@ def numbers(start: int, stop: int | None = None, step: int = 1) -> range:
     return result
 
 
-def _pick(entry: object, path: str) -> Any:
-    """A dotted path inside an entry; null where something on the way is null."""
+def _steps(attribute: str | None) -> list[str]:
+    """The keys of a dotted path; none for the entry itself."""
+    if not attribute:
+        return []
+    if len(attribute) > MAX_PATH:
+        raise Fault(f"attribute expected at most {MAX_PATH} characters")
+    return attribute.split(".")
+
+
+def _pick(entry: object, steps: list[str]) -> Any:
+    """What stands at a path inside an entry; null where something on the way is null."""
     value: Any = entry
-    for step in path.split("."):
+    for step in steps:
         if value is None:
             return None
         if not isinstance(value, Mapping) or step not in value:
-            raise Fault(f"there is no {path} in an entry of the list")
+            raise Fault(f"there is no {'.'.join(steps)} in an entry of the list")
         value = value[step]
     return value
 
 
 def picked(value: object, attribute: str | None) -> Iterable[Any]:
     """The entries, or one attribute of each."""
-    return entries(value) if attribute is None else [_pick(entry, attribute) for entry in entries(value)]
+    steps = _steps(attribute)
+    return [_pick(entry, steps) for entry in entries(value)]
 
 
 def _passes(value: object, test: str | None, argument: object) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
 
 from jsonschema import Draft202012Validator
+from referencing import Registry
 
 from bridge.core.errors import MappingError
 from bridge.core.events import Event, Json
@@ -225,7 +226,7 @@ def _tested(
         yield from _differences(
             rendered if len(rendered) > 1 or isinstance(wanted, list) else rendered[0], wanted, steps
         )
-    validator = Draft202012Validator(schema or {})
+    validator = Draft202012Validator(schema or {}, registry=Registry())
     for flaw in [flaw for params in rendered for flaw in validator.iter_errors(params)]:
         yield MappingProblem(steps=("with", *flaw.absolute_path), message=flaw.message)
 

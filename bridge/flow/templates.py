@@ -6,6 +6,7 @@ null is nothing and truth is `true` or `false`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from jinja2.runtime import Context
 
 from bridge.core.events import Json
 from bridge.flow.fields import fields_read
-from bridge.flow.guard import BadTemplate, Guard, names_set
+from bridge.flow.guard import VARIABLES, BadTemplate, Guard, names_set
 from bridge.flow.sandbox import BUDGET, Sandbox
 from bridge.flow.values import Budget, Fault, plain
 
@@ -32,14 +33,12 @@ def scope_of(event: Json, *, source: str, delivery: str) -> Context:
 
     `source` is the name of the source in bridge.yaml.
     """
-    names = {
-        "event": event,
-        "ev": event,
-        "delivery": {"key": delivery},
-        "source": source,
-        BUDGET: Budget(),
-    }
-    return _NOTHING.new_context(names, shared=True)
+    return context_of({"event": event, "ev": event, "delivery": {"key": delivery}, "source": source, BUDGET: Budget()})
+
+
+def context_of(names: Mapping[str, Any]) -> Context:
+    """What templates see that were compiled for names of another place; the budget is among them."""
+    return _NOTHING.new_context(dict(names), shared=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,15 +75,18 @@ class Template:
             raise Fault(_reason(error)) from None
 
 
-def compile_template(source: str) -> Template | None:
-    """A text of a mapping as a template, or None when it holds no Jinja at all. Raises BadTemplate."""
+def compile_template(source: str, variables: frozenset[str] = VARIABLES) -> Template | None:
+    """A text as a template, or None when it holds no Jinja at all. Raises BadTemplate.
+
+    `variables` are the names that it may use, by default those of a mapping.
+    """
     if not any(mark in source for mark in ("{{", "{%", "{#")):
         return None
     tree = _parse(source.strip()) if source.strip().startswith(("{{", "{#")) else _parse(source)
     match tree.body:
         case [nodes.Output(nodes=[expression])] if not isinstance(expression, nodes.TemplateData):
-            return _compile(source, tree, expression)
-    return _compile(source, _parse(source), None)
+            return _compile(source, tree, expression, variables)
+    return _compile(source, _parse(source), None, variables)
 
 
 def compile_condition(source: str) -> Template:
@@ -94,7 +96,7 @@ def compile_condition(source: str) -> Template:
     tree = _parse("{{ " + source + " }}")
     match tree.body:
         case [nodes.Output(nodes=[expression])] if not isinstance(expression, nodes.TemplateData):
-            return _compile(source, tree, expression)
+            return _compile(source, tree, expression, VARIABLES)
     raise BadTemplate("expected one expression")
 
 
@@ -112,9 +114,9 @@ def _parse(source: str) -> nodes.Template:
         raise BadTemplate("a number that is too large") from None
 
 
-def _compile(source: str, tree: nodes.Template, expression: nodes.Expr | None) -> Template:
+def _compile(source: str, tree: nodes.Template, expression: nodes.Expr | None, variables: frozenset[str]) -> Template:
     assigned, reads = names_set(tree), fields_read(tree)
-    guard = Guard(assigned)
+    guard = Guard(variables, assigned)
     if expression is None:
         checked = guard.visit(tree)
     else:

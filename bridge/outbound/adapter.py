@@ -1,12 +1,14 @@
 """The guard inside `requests`: an adapter whose connections open only to checked addresses and end in time.
 
-Subclassing is how urllib3 wants it; nothing else here does. What happens before the last byte of a request was handed
-to the system raises NotSent, what happens after it raises AnswerLost, and so the difference never has to be guessed.
+Subclassing is how urllib3 and http.client want it; nothing else here does. What happens before the last byte of a
+request was handed to the system raises NotSent, what happens after it raises AnswerLost, and so the difference never
+has to be guessed.
 """
 
 from __future__ import annotations
 
 import io
+import re
 import socket
 import ssl
 import time
@@ -31,6 +33,8 @@ IDLE_SECONDS: Final = 1.5
 request that meets the dropping cannot be told from one that was acted on."""
 
 _BLOCK: Final = 64 * 1024
+_LINE: Final = 64 * 1024
+_CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]+)(?:[ \t]*;[^\r\n]*)?\r\n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,8 +179,21 @@ class _Bounded(io.RawIOBase):
         super().close()
 
 
+class _Response(HTTPResponse):
+    """An answer whose chunks have the sizes of RFC 9112, 7.1, and not whatever `int` reads as a number.
+
+    http.client takes -1 for a size and then reads to the end of the connection, all of it into memory.
+    """
+
+    def _read_next_chunk_size(self) -> int:
+        size = _CHUNK_SIZE.fullmatch(self.fp.readline(_LINE))
+        if size is None:
+            raise ValueError  # what http.client expects, and makes IncompleteRead of
+        return int(size[1], 16)
+
+
 def _bounded_response(sock: socket.socket, *args: Any, until: float, **kwargs: Any) -> HTTPResponse:
-    response = HTTPResponse(sock, *args, **kwargs)
+    response = _Response(sock, *args, **kwargs)
     response.fp = io.BufferedReader(_Bounded(response.fp.detach(), sock, until))
     return response
 

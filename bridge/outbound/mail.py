@@ -30,6 +30,7 @@ from bridge.outbound.guard import Resolve, checked_addresses, system_resolve
 from bridge.outbound.session import TARGET_LIMITS, Limits, tls_context
 
 _PARTING_SECONDS: Final = 2.0
+_CUT_AGAIN_SECONDS: Final = 0.2
 _ENHANCED: Final = re.compile(rb"[245]\.\d{1,3}\.\d{1,3}\b")
 _DOTS: Final = re.compile(rb"^\.", re.MULTILINE)
 
@@ -114,6 +115,8 @@ class _Pinned(smtplib.SMTP):
         self._addresses = addresses
         self._limits = limits
         self._trust = trust
+        self.line: socket.socket | None = None
+        """The connection once more, for whoever ends it: TLS takes `sock` away while it shakes hands."""
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
         failure: OSError = TimeoutError()
@@ -124,22 +127,26 @@ class _Pinned(smtplib.SMTP):
                 failure = error
                 continue
             sock.settimeout(self._limits.read)
+            self.line = sock.dup()
             return sock if self._trust is None else self._trust.wrap_socket(sock, server_hostname=host)
         raise failure
 
 
 @contextmanager
-def _ending(server: smtplib.SMTP, seconds: float) -> Iterator[None]:
+def _ending(server: _Pinned, seconds: float) -> Iterator[None]:
     """However slowly a server drips, the conversation is over after so many seconds; and it ends with QUIT."""
 
-    def cut() -> None:
-        sock = server.sock
-        if sock is not None:
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+    over = threading.Event()
 
-    end = threading.Timer(seconds, cut)
-    end.daemon = True
+    def cut() -> None:
+        pause = seconds
+        while not over.wait(pause):
+            pause = _CUT_AGAIN_SECONDS  # it may still be connecting, and an address that answers comes next
+            if server.line is not None:
+                with suppress(OSError):
+                    server.line.shutdown(socket.SHUT_RDWR)
+
+    end = threading.Thread(target=cut, daemon=True)
     end.start()
     try:
         yield
@@ -148,8 +155,11 @@ def _ending(server: smtplib.SMTP, seconds: float) -> Iterator[None]:
             with suppress(OSError, smtplib.SMTPException):
                 sock.settimeout(_PARTING_SECONDS)
                 server.quit()
-        end.cancel()
+        over.set()
+        end.join()
         server.close()
+        if server.line is not None:
+            server.line.close()
 
 
 def _log_in(server: smtplib.SMTP, credentials: Credentials, encrypted: bool) -> None:

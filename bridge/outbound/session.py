@@ -124,7 +124,7 @@ class GuardedSession:
             raise NotSent("the proxy wants a login: check the username and password of the proxy")
         try:
             body, whole = _read(response.raw, self._limits)
-        except (HTTPError, HTTPException, OSError, zlib.error) as error:
+        except (HTTPError, HTTPException, OSError, ValueError, zlib.error) as error:
             response.close()
             raise AnswerLost(f"HTTP {response.status_code}, but its body broke off: {type(error).__name__}") from None
         if whole:

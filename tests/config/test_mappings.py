@@ -87,6 +87,8 @@ def test_a_mapping_that_fits_is_compiled_and_its_tests_pass(tmp_path: Path) -> N
         (("exam/graded#2", "exam/graded#3"), 14, "tests[0].event", "there is no fixture exam/graded#3"),
         (("exam/graded#2", "exam/../../x"), 14, "tests[0].event", "there is no fixture"),
         (('"exam:2"', '"exam:3"'), 15, "tests[0].expect.key", 'expected "exam:3", got "exam:2"'),
+        (('"{{ event.data.grade.label }}"', r'"\ud83d\ude00 10"'), 10, "with.properties.last_grade", "expected whole"),
+        (("last_grade:", r'"\ud83d\ude00":'), 9, "with.properties", "expected whole"),
         (("version: 1\n", "version: 1\nversion: 1\n"), 2, "version", "this key is there twice"),
         (("version: 1\n", "version: 1\n\tx: 2\n"), 2, "", "not YAML"),
     ],

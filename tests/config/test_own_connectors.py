@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from referencing.exceptions import Unresolvable
 
 from bridge.cli.app import campusbridge
 from bridge.cli.context import Context
-from bridge.config.documents import read_document
+from bridge.config.documents import parse_document, read_document
 from bridge.config.own_connectors import own_connectors, schema_of_tests
 from bridge.config.validation import problems_of
 from bridge.core.target import Verdict
@@ -96,6 +97,14 @@ def changed(**target: Any) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(json.dumps(SMALL))
     document["target"]["operations"]["send"] |= target
     return document
+
+
+def deep(schema: dict[str, Any]) -> dict[str, Any]:
+    """Parameters with one, `a`, of this schema."""
+    return {"type": "object", "properties": {"a": schema}}
+
+
+LOOP = {"$defs": {"b": {"if": {"$ref": "#/$defs/c"}}, "c": {"not": {"$ref": "#/$defs/b"}}}}
 
 
 def test_a_file_beside_bridge_yaml_is_a_connector(place: Place) -> None:
@@ -181,7 +190,21 @@ def test_other_files_and_folders_are_left_alone(place: Place) -> None:
         (changed(request={"method": "POST", "url": "{{ params.x | nonsense }}"}), "nonsense"),
         (changed(answers=[{"as": "perfect"}]), "answers[0].as: expected one of"),
         (changed(answers=[{"body_regex": "(", "as": "ok"}]), "body_regex: not a regular expression"),
+        (changed(request={"method": "POST", "url": "{{ parms.x }}"}), "no variable parms (did you mean params?)"),
         (changed(params={"type": "nonsense"}), "params.type: not valid JSON Schema"),
+        (changed(params=deep({"$ref": "http://127.0.0.1:9/x"})), "a.$ref: expected a reference that begins with #"),
+        (changed(params=deep({"$ref": "file:///etc/passwd"})), "a.$ref: expected a reference that begins with #"),
+        (changed(params=deep({"$dynamicRef": "x#y"})), "a.$dynamicRef: expected a reference that begins with #"),
+        (changed(params=deep({"$id": "https://a.example/"})), "a.$id: only a whole schema can have an $id"),
+        (changed(params=deep({"$ref": "#/$defs/gone"})), "a.$ref: refers to nothing that is a schema"),
+        (changed(params=deep({"$ref": "#/properties/a/$ref"})), "a.$ref: refers to nothing that is a schema"),
+        (changed(params=deep({"$ref": "#/allOf/x"}) | {"allOf": [{}]}), "a.$ref: refers to nothing that is a schema"),
+        (changed(params=deep({"allOf": [{"$ref": "#/properties/a"}]})), "a.allOf[0].$ref: refers to itself"),
+        (changed(params=deep({"anyOf": [{"$ref": "#/$defs/b"}]}) | LOOP), "$defs.c.not.$ref: refers to itself"),
+        (
+            {**SMALL, "target": {**SMALL["target"], "options": {"url": {"description": "x", "$ref": "#/$defs/x"}}}},
+            "options.url.$ref: the schema of a setting cannot refer to another one",
+        ),
         (changed(idempotent=False, batch={"most": 5}), "only an idempotent operation can have a batch"),
         (
             changed(steps=[{"name": "a", "request": SMALL["target"]["operations"]["send"]["request"], "when": "a ("}]),
@@ -204,6 +227,38 @@ def test_mistakes_are_named_with_file_and_line(place: Place, document: dict[str,
     result = place.run("events", "list")
     assert result.exit_code == 2
     assert words in result.output.replace("\n", " ")
+
+
+def test_a_schema_can_refer_to_its_own_parts(place: Place) -> None:
+    text = {"$anchor": "text", "type": "string"}
+    tree = {"type": "array", "items": {"$ref": "#/properties/tree"}}
+    params = {
+        "$id": "https://a.example/params",
+        "properties": {"key": {"$ref": "#/$defs/text"}, "name": {"$ref": "#text"}, "tree": tree},
+        "$defs": {"text": text},
+    }
+    place.write("connectors/alumni.yaml", changed(params=params))
+    bridge = "version: 1\nsources: {wise: {connector: wise, secrets: [abcdefghijklmnop]}}\n"
+    place.write("bridge.yaml", bridge + "targets: {alumni: {connector: alumni}}\n")
+    mapping = MAPPING.replace("save_person", "send").partition("with:")[0]
+    place.write("mappings/persons.yaml", mapping + "with: {key: a, name: 5, tree: [[], [[7]]]}\n")
+
+    result = place.run("check")
+
+    assert place.problems() == []
+    assert "with.name: expected a text, found a number" in result.output
+    assert "with.tree[1][0][0]: expected a list, found a number" in result.output
+
+
+@pytest.mark.filterwarnings("ignore:Automatically retrieving remote references:DeprecationWarning")
+def test_no_schema_is_fetched() -> None:
+    document, _ = parse_document(b"a: 1\n", file="m.yaml")
+    assert document is not None
+    with serve_target() as server:
+        schema = {"$ref": f"{server.url}/latest/meta-data"}
+        with pytest.raises(Unresolvable):
+            problems_of(schema, document.value, document)
+        assert server.state()["requests"] == 0
 
 
 def test_an_operation_needs_something_to_send(place: Place) -> None:

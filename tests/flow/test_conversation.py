@@ -66,12 +66,24 @@ BATCH = {
     },
     "answers": [{"status": 207, "as": "partial"}, {"status": 423, "as": "retry", "pause": 2}],
 }
+
+
+def by(part: str) -> dict[str, Any]:
+    """Two steps, of which the second says in a part of its request what the first one's answer said."""
+    url = "https://crm.example/people"
+    found = {"name": "found", "request": {"method": "GET", "url": url}, "keep": {"id": "{{ answer.body.id }}"}}
+    changed = {"name": "changed", "request": {"method": "POST", "url": url, part: {"id": "{{ steps.found.id }}"}}}
+    return {"about": "", "idempotent": True, "params": {}, "steps": [found, changed]}
+
+
 CONNECTOR = TargetConnector(
     name="crm",
     title="",
     about="",
     folder=Path(),
-    manifest=target_manifest({"operations": {"put": PUT, "many": BATCH}}),
+    manifest=target_manifest(
+        {"operations": {"put": PUT, "many": BATCH, "by_query": by("query"), "by_form": by("form")}}
+    ),
     code=None,
 )
 
@@ -161,6 +173,22 @@ def test_what_refuses_or_delays_the_whole_batch_is_everyones_outcome() -> None:
         said, _ = held(messages, reply)
         assert [outcome.verdict for outcome in said.outcomes] == [verdict] * 2
         assert said.together
+
+
+@pytest.mark.parametrize("body", [b"[" * 60_000, b"\xff{}", b"<html>", b""])
+def test_an_answer_that_is_no_json_speaks_of_no_item(body: bytes) -> None:
+    messages = [message("many", {"id": id}) for id in ("a", "b")]
+    said, _ = held(messages, Answer(status=207, headers={}, body=body))
+    assert [outcome.verdict for outcome in said.outcomes] == [Verdict.RETRY] * 2
+
+
+@pytest.mark.parametrize("part", ["query", "form"])
+def test_half_a_character_of_an_answer_goes_into_no_further_request(part: str) -> None:
+    said, asked = held([message(f"by_{part}", {})], answer(200, {"id": "a\ud800"}))
+    assert [request.method for request in asked] == ["GET"]
+    assert said.outcomes == [
+        Outcome(verdict=Verdict.PERMANENT, reason=f"by_{part}: changed.request: expected what UTF-8 can hold")
+    ]
 
 
 def test_a_connectors_bug_is_an_outcome_and_after_a_change_an_open_question() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,38 @@ def test_a_lone_expression_keeps_its_type_and_text_around_one_makes_text() -> No
     assert made.headers["Content-Type"] == "application/json"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        " {{ params.extra }}\n",
+        "{{- params.extra -}}",
+        "{#- why -#}{{ params.extra }}",
+        "{{ params.extra }}{# why #}",
+        "{{ {'x': [1.5, none, '}}']} }}",
+    ],
+)
+def test_a_lone_expression_is_one_however_it_is_written(text: str) -> None:
+    made = request({"json": text}, {"extra": {"x": [1.5, None, "}}"]}})
+    assert json.loads(made.body) == {"x": [1.5, None, "}}"]}
+
+
+def test_loops_and_texts_of_a_manifest_are_bounded() -> None:
+    extra = list(range(3000))
+    rounds = "{% for a in params.extra %}{% for b in params.extra %}{% endfor %}{% endfor %}"
+    growth = "{% set a = 'aaaaaaaaaaaaaaaa' %}" + "{% set a = a ~ a ~ a ~ a %}" * 8 + "{{ a }}"
+    started = time.process_time()
+    with pytest.raises(TargetError, match=r"put: request\.json: more than 10000 rounds of loops"):
+        request({"json": rounds}, {"extra": extra})
+    with pytest.raises(TargetError, match=r"put: request\.json: a text of more than 262144 characters"):
+        request({"json": growth})
+    assert time.process_time() - started < 0.9
+
+
+def test_a_loop_can_call_its_entry_as_a_batch_calls_one() -> None:
+    made = request({"json": "{% for item in params.extra %}{{ item }};{% endfor %}"}, {"extra": [1, "b"]})
+    assert json.loads(made.body) == "1;b;"
+
+
 def test_every_request_carries_the_messages_key() -> None:
     assert request({}).headers["Idempotency-Key"] == "key-1"
     own = request({"headers": {"idempotency-key": "crm-{{ message.key }}"}})
@@ -133,7 +166,7 @@ def test_an_address_that_is_none_is_a_mistake_of_the_message(url: str) -> None:
 
 
 def test_an_error_names_the_place_and_never_a_value() -> None:
-    for template in ("{{ params.extra.secret }}", "{{ params.key + 1 }}", "{{ nobody }}", "{{ params.extra.keys() }}"):
+    for template in ("{{ params.extra.secret }}", "{{ params.key + 1 }}", "{{ nobody }}", "{{ params.key | items }}"):
         with pytest.raises(TargetError) as caught:
             request({"json": {"deep": [template]}}, {"key": "ada@example.test", "extra": {"x": "ada@example.test"}})
         assert "request.json.deep[0]" in str(caught.value)

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+from referencing.exceptions import Unresolvable
 
 from bridge.core.errors import MappingError
 from bridge.core.events import Json, event_from_json
 from bridge.core.vocabulary import TYPES
 from bridge.flow.blank import inline_event
 from bridge.flow.mapping import Mapping, MappingSyntax, compile_mapping, order_key, run_tests
+from bridge.testing.target_server import serve_target
 
 DOCUMENT: Json = {
     "version": 1,
@@ -226,6 +228,14 @@ MISTAKES: list[tuple[Json, str, str, str]] = [
     ({"with": {"a": {"b": ["{{ x"]}}}, "with.a.b[0]", "no valid Jinja", ""),
     ({"with": {"a": {"b": "{{ event.data.person.emial }}"}}}, "with.a.b", "there is no event.data", "email"),
     ({"with": {"a": {3: "x"}}}, "with.a.3", "expected a key that is text", ""),
+    (
+        {"with": {"a": {"b": ["\ud83d\ude00 handed in"]}}},
+        "with.a.b[0]",
+        "expected whole characters",
+        "character itself",
+    ),
+    ({"with": {"a": "{{ event.subject }} \udc00"}}, "with.a", "expected whole characters", "character itself"),
+    ({"with": {"a": {"\ud83d": 1}}}, "with.a", "expected whole characters", "character itself"),
     ({"with": {"a": float("nan")}}, "with.a", "a number that JSON has", ""),
     ({"with": {"a": {1, 2}}}, "with.a", "expected text, a number", ""),
     ({"tests": [{"event": "a/b"}]}, "tests[0]", "either expect or expect_error", ""),
@@ -295,6 +305,15 @@ def checked(*tests: Json, schema: Json | None = None, **changes: Any) -> list[st
 
 
 INLINE = {"type": "grade.published", "data": {"person": {"key": "x:1"}, "grade": {"label": "7"}}}
+
+
+@pytest.mark.filterwarnings("ignore:Automatically retrieving remote references:DeprecationWarning")
+def test_a_schema_elsewhere_is_not_fetched() -> None:
+    test = {"event": INLINE, "expect": {"key": "x:1", "n": 7}}
+    with serve_target() as server:
+        with pytest.raises(Unresolvable):
+            checked(test, schema={"$ref": f"{server.url}/latest/meta-data"})
+        assert server.state()["requests"] == 0
 
 
 def test_right_expectations_find_nothing() -> None:

@@ -243,6 +243,12 @@ def test_a_condition_takes_no_braces() -> None:
         ("{{ 1 / 0 }}", "division by zero"),
         ("{{ 'a' < 1 }}", "text cannot be compared with a number"),
         ("{{ 'a' + 1 }}", "text and a number cannot be added"),
+        ("{{ '%9d' % 2 }}", "text and a number cannot be divided"),
+        ("{{ 'a' * 2 }}", "text and a number cannot be multiplied"),
+        ("{{ '%9d' is odd }}", "text is neither odd nor even"),
+        ("{{ true is even }}", "true or false is neither odd nor even"),
+        ("{{ [2, '%9d'] | select('even') }}", "text is neither odd nor even"),
+        ("{{ [{'a': '%9d'}] | rejectattr('a', 'odd') }}", "text is neither odd nor even"),
         ("/x/{{ event.data.course.key | urlseg }}", "urlseg"),
         ("/x/{{ '..' | urlseg }}", "urlseg"),
         ("{{ money(5, none) }}", "ISO 4217"),
@@ -417,6 +423,30 @@ def test_no_template_costs_a_second(source: str) -> None:
     with pytest.raises((BadTemplate, Fault)):
         render(source)
     assert time.process_time() - started < 0.9
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ event.subject | trim(event.type) }}",
+        "{{ event.subject.strip(event.type) }}",
+        "{{ event.subject.lstrip(event.type) }}",
+        "{{ event.subject.rstrip(event.type) }}",
+        "{{ event.data | map(attribute=event.type) }}",
+        "{{ event.data | join('', event.type) }}",
+        "{{ event.data | sort(attribute=event.type) }}",
+        "{{ event.data | unique(event.type) }}",
+        "{{ event.data | sum(attribute=event.type) }}",
+        "{{ event.data | selectattr(event.type) }}",
+        "{{ event.data | rejectattr(event.type) }}",
+    ],
+)
+def test_what_every_character_or_entry_is_held_against_is_short(source: str) -> None:
+    template = compile_template(source)
+    assert template is not None
+    event = {"type": "x." * 400, "subject": "y" * 20_000, "data": [None] * 2_000}
+    with pytest.raises(Fault, match="expected at most"):
+        template.render(scope_of(event, source="s", delivery="k"))
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from authority import Authority
+from loopback import talking
 from mail_servers import HOST, Box, plain, reciting, serving_mail
 
 from bridge.core.errors import CredentialsRefused, DestinationForbidden, TargetError
@@ -191,6 +194,54 @@ def test_a_greeting_that_drips_is_cut_off_at_the_total_time() -> None:
     with reciting(drip, greeting=b"220-" + b"x" * 100) as (port, _), pytest.raises(NotSent):
         in_the_clear(port, Limits(connect=2.0, read=30.0, total=0.4)).send(mail(port))
     assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("scheme", ["smtp", "smtps"])
+@pytest.mark.parametrize("handshake", [0.5, 4.0])
+def test_a_slow_handshake_gets_no_more_than_the_total_time(
+    mailer: Mailer, authority: Authority, certificate: tuple[Path, Path], scheme: str, handshake: float
+) -> None:
+    context = authority.server(certificate)
+
+    def dawdle(connection: socket.socket) -> None:
+        if scheme == "smtp":
+            connection.sendall(b"220 mail\r\n")
+            for answer in (b"250-mail\r\n250 STARTTLS\r\n", b"220 go on\r\n"):
+                connection.recv(1000)
+                connection.sendall(answer)
+        time.sleep(handshake)
+        with context.wrap_socket(connection, server_side=True) as encrypted:
+            for _ in range(80):
+                encrypted.sendall(b"220-x\r\n")
+                time.sleep(0.05)
+
+    began = time.monotonic()
+    with talking(dawdle) as server, pytest.raises(NotSent):
+        replace(mailer, limits=replace(QUICK, total=0.3)).send(mail(server.port, scheme=scheme))
+    assert time.monotonic() - began < 1.5
+
+
+def test_an_address_that_answers_late_gets_no_more_than_the_total_time() -> None:
+    with reciting(plain, greeting=b"220-") as (port, _), deaf("127.0.0.2", port):
+        slow = in_the_clear(port, Limits(connect=1.0, read=4.0, total=0.3))
+        began = time.monotonic()
+        with pytest.raises(NotSent):
+            replace(slow, resolve=lambda host, port: ["127.0.0.2", "127.0.0.1"]).send(mail(port))
+        assert 0.5 < time.monotonic() - began < 2
+
+
+@contextmanager
+def deaf(address: str, port: int) -> Iterator[None]:
+    """A port that takes no more connections and refuses none."""
+    with ExitStack() as sockets:
+        listener = sockets.enter_context(socket.socket())
+        listener.bind((address, port))
+        listener.listen(0)
+        for _ in range(4):
+            filler = sockets.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex((address, port))
+        yield
 
 
 @pytest.mark.parametrize("greeting", [b"HTTP/1.1 400 Bad Request\r\n", b"-ERR unknown command\r\n"])

@@ -10,7 +10,7 @@ import subprocess
 import time
 import tracemalloc
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -403,6 +403,48 @@ def test_a_body_without_end_is_cut_or_refused(head: bytes) -> None:
         assert len(GuardedSession(LOCAL).send(post(server.url)).body) == 65536
         with pytest.raises(AnswerTooLong):
             GuardedSession(LOCAL, replace(API_LIMITS, body=100_000)).send(post(server.url))
+
+
+@pytest.mark.parametrize("size", [b"10", b"00010", b"10;a=1", b'10 \t; a="b c"', b"10;"])
+def test_a_chunk_says_its_size_and_may_say_more(size: bytes) -> None:
+    with talking(one_chunk(size)) as server:
+        assert GuardedSession(LOCAL).send(post(server.url)).body == b"x" * 16
+
+
+@pytest.mark.parametrize(
+    "size", [b"-1", b"-5", b"+10", b"0x10", b"1_0", b" 10", b"10 ", b"10\x0b", b"10\r", b"", b";a"]
+)
+def test_a_chunk_of_a_size_that_http_does_not_have_is_no_answer(size: bytes) -> None:
+    with talking(one_chunk(size)) as server, pytest.raises(AnswerLost):
+        GuardedSession(LOCAL).send(post(server.url))
+
+
+def test_a_chunk_of_a_negative_size_is_not_read_to_its_end() -> None:
+    def pour(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n")
+        for _ in range(40):
+            connection.sendall(b"x" * 500_000)
+
+    with talking(pour) as server:
+        tracemalloc.start()
+        try:
+            with pytest.raises(AnswerLost):
+                GuardedSession(LOCAL).send(post(server.url))
+            assert tracemalloc.get_traced_memory()[1] < 5_000_000
+        finally:
+            tracemalloc.stop()
+
+
+def one_chunk(size: bytes) -> Callable[[socket.socket], None]:
+    """A server whose answer is one chunk of sixteen bytes, and of whatever size it says."""
+
+    def answer(connection: socket.socket) -> None:
+        read_request(connection)
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        connection.sendall(head + size + b"\r\n" + b"x" * 16 + b"\r\n0\r\n\r\n")
+
+    return answer
 
 
 @pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "compress", "identity, gzip"])
