@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import logging
@@ -12,13 +13,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 import structlog
 from rich.console import Console
 from rich.table import Table
 
+from bridge.cli.terminal import as_text, printable_json, printable_lines
 from bridge.core.errors import ConfigurationError
 from bridge.core.manifest import Registry, TargetConnector
 
@@ -119,18 +121,33 @@ pass_context = click.make_pass_decorator(Context)
 
 def as_json(document: Any) -> None:
     """Print a document for programs."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+    click.echo(printable_json(json.dumps(document, indent=2, ensure_ascii=False, default=str)))
 
 
 def as_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Print rows for people; numbers are to the right."""
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(title=as_text(title, "table.title"), title_justify="left", header_style="bold")
     for position, column in enumerate(columns):
         numbers = bool(rows) and all(row[position].replace(",", "").isdigit() for row in rows)
         table.add_column(column, justify="right" if numbers else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(as_text, row))
     Console(width=None if sys.stdout.isatty() else _WIDE).print(table)
+
+
+class _Unfailing:
+    """A log that cannot be written, on a full disk or into a closed pipe, must end no process and refuse no webhook."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
 def set_up_logging(log: LogConfig, process: str) -> None:
@@ -140,22 +157,24 @@ def set_up_logging(log: LogConfig, process: str) -> None:
     for_people = structlog.dev.ConsoleRenderer(
         colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
     )
-    renderer: Any = structlog.processors.JSONRenderer() if log.format == "json" else for_people
+    renderers: list[Any] = (
+        [structlog.processors.JSONRenderer()] if log.format == "json" else [_printable_values, for_people]
+    )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info if log.format == "json" else _as_it_is,
-            renderer,
+            structlog.processors.format_exc_info,
+            *renderers,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Unfailing(sys.stderr))),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(process=process)
     logging.basicConfig(level=max(level, logging.WARNING), format="%(levelname)s %(name)s %(message)s")
 
 
-def _as_it_is(_logger: Any, _method: str, event: Any) -> Any:
-    return event
+def _printable_values(_logger: Any, _method: str, event: Any) -> Any:
+    return {key: printable_lines(value) if isinstance(value, str) else value for key, value in event.items()}

@@ -13,6 +13,7 @@ from rich.tree import Tree
 from sqlalchemy import Row
 
 from bridge.cli.context import Context, as_json, as_table, pass_context
+from bridge.cli.terminal import as_text, printable
 from bridge.core.events import Json
 from bridge.ledger.byhand import replay as replay_deliveries
 from bridge.ledger.database import moment
@@ -104,7 +105,8 @@ def tail(context: Context, *, source: str | None, type_pattern: str | None, json
 
                 click.echo(json.dumps(_row(row)))
             else:
-                click.echo(f"{_time(row.time_ms)}  {row.type:<32} {row.source:<20} {row.subject:<32} {row.id}")
+                line = f"{_time(row.time_ms)}  {row.type:<32} {row.source:<20} {row.subject:<32} {row.id}"
+                click.echo(printable(line))
         time.sleep(_POLL_SECONDS)
 
 
@@ -150,18 +152,18 @@ def _time(milliseconds: int) -> str:
 
 def _tree(story: EventStory) -> Tree:
     event, delivery = story.event, story.delivery
-    root = Tree(Text.assemble((event["type"], "bold"), f"  {event['id']}"))
-    root.add(f"subject {event['subject']}, at {event['time']} ({event['timequality']})")
-    received = root.add(f"received {delivery['received']} as delivery {delivery['id']} from {story.source}")
-    received.add(f"{delivery['bytes']} bytes, verified by {delivery['proof']}")
-    received.add(f"{delivery['repeats']} repeats recognised" if delivery["repeats"] else "no repeats")
+    root = Tree(Text.assemble(as_text(event["type"], "bold"), f"  {event['id']}"))
+    _add(root, f"subject {event['subject']}, at {event['time']} ({event['timequality']})")
+    received = _add(root, f"received {delivery['received']} as delivery {delivery['id']} from {story.source}")
+    _add(received, f"{delivery['bytes']} bytes, verified by {delivery['proof']}")
+    _add(received, f"{delivery['repeats']} repeats recognised" if delivery["repeats"] else "no repeats")
     for again in story.repeats:
-        received.add(f"repeat {again['id']} at {again['received']}")
-    root.add(f"normalised from {event['sourceevent']}" + _action(event))
+        _add(received, f"repeat {again['id']} at {again['received']}")
+    _add(root, f"normalised from {event['sourceevent']}" + _action(event))
     _enrichment(root, story.trace.get("enrichment", {}), event)
     matched = root.add("mappings")
     for entry in story.trace.get("mappings", []):
-        matched.add(f"{entry['mapping']}: " + ("matched" if entry["matched"] and not entry["why"] else entry["why"]))
+        _add(matched, f"{entry['mapping']}: " + ("matched" if entry["matched"] and not entry["why"] else entry["why"]))
     for message in story.messages:
         _message(root, message)
     return root
@@ -172,29 +174,37 @@ def _action(event: Json) -> str:
 
 
 def _enrichment(root: Tree, enrichment: Json, event: Json) -> None:
-    branch = root.add(f"enrichment: {event['enrichment']}")
+    branch = _add(root, f"enrichment: {event['enrichment']}")
     for call in enrichment.get("calls", []):
         how = "kept answer" if call["cached"] else f"{call['ms']} ms"
-        branch.add(f"{call['call']} → {call['status'] or 'no answer'} ({how})")
+        _add(branch, f"{call['call']} → {call['status'] or 'no answer'} ({how})")
     if enrichment.get("waits"):
-        branch.add(f"waited {enrichment['waits']} times for the platform's API")
+        _add(branch, f"waited {enrichment['waits']} times for the platform's API")
     if enrichment.get("reason"):
-        branch.add(f"given up: {enrichment['reason']}")
+        _add(branch, f"given up: {enrichment['reason']}")
 
 
 def _message(root: Tree, message: Json) -> None:
     colour = {"delivered": "green", "waiting": "yellow", "superseded": "cyan"}.get(message["status"], "red")
     branch = root.add(
         Text.assemble(
-            f"message {message['key'][:8]} by {message['mapping']} ({message['mapping_version']}) "
-            f"to {message['target']}, {message['operation']}: ",
+            as_text(
+                f"message {message['key'][:8]} by {message['mapping']} ({message['mapping_version']}) "
+                f"to {message['target']}, {message['operation']}: "
+            ),
             (message["status"], colour),
         )
     )
     if message["reason"]:
-        branch.add(f"{message['step']}: {message['reason']}")
+        _add(branch, f"{message['step']}: {message['reason']}")
     for attempt in message["tries"]:
         status = f" {attempt['status']}" if attempt["status"] else ""
-        branch.add(f"try {attempt['number']} at {attempt['at']}:{status} {attempt['verdict']}, {attempt['took_ms']} ms")
+        _add(
+            branch, f"try {attempt['number']} at {attempt['at']}:{status} {attempt['verdict']}, {attempt['took_ms']} ms"
+        )
     if message["due"]:
-        branch.add(f"next try at {message['due']} (now {datetime.now(UTC).isoformat(timespec='seconds')})")
+        _add(branch, f"next try at {message['due']} (now {datetime.now(UTC).isoformat(timespec='seconds')})")
+
+
+def _add(branch: Tree, line: str) -> Tree:
+    return branch.add(as_text(line))

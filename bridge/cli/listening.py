@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import click
 
 from bridge.cli.context import Context
+from bridge.cli.terminal import printable
 from bridge.core.errors import DestinationForbidden, TargetError
 from bridge.core.events import Json
 from bridge.core.target import Request
@@ -74,9 +75,11 @@ def wait_for_call(context: Context, line: SourceLine, since: int, patience: time
     if not quiet:
         what = "a verification call" if row.ignored else "the first genuine call"
         when = moment(row.received_ms).isoformat(timespec="seconds")
-        click.secho(f"{line.name}: {what} came at {when}, delivery {row.id}: {row.proof}", fg="green")
+        click.secho(printable(f"{line.name}: {what} came at {when}, delivery {row.id}: {row.proof}"), fg="green")
         if pin:
-            click.echo(f"Set {pin} for {line.name} in bridge.yaml, so that no other header counts, and restart.")
+            click.echo(
+                printable(f"Set {pin} for {line.name} in bridge.yaml, so that no other header counts, and restart.")
+            )
     return {"delivery": row.id, "proof": row.proof, "pin": pin}
 
 

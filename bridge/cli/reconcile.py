@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from bridge.cli.context import Context, as_json, as_table, pass_context, set_up_logging
+from bridge.cli.terminal import printable
 from bridge.core.errors import SourceUnavailable
 from bridge.core.events import Json, stamp
 
@@ -125,14 +126,14 @@ def reconcile(
                 dry_run=dry_run,
                 progress=progress,
                 patience=wait,
-                waits=lambda error: say(f"{source} waits, as of {stamp(datetime.now(UTC))}: {error.reason}"),
+                waits=lambda error: say(printable(f"{source} waits, as of {stamp(datetime.now(UTC))}: {error.reason}")),
             )
         except SourceUnavailable as error:
             kept = "" if dry_run else "; what was found before is on its way, run it again for the rest"
             if error.retry_after is not None:
                 again = f"not yet: {error.reason}; ask again in {error.retry_after:.0f} s{kept}"
-                raise _ComeAgain(again) from error
-            raise click.ClickException(f"{error.reason}{kept}") from error
+                raise _ComeAgain(printable(again)) from error
+            raise click.ClickException(printable(f"{error.reason}{kept}")) from error
     _show(context, account, dry_run=dry_run, json_output=json_output)
 
 

@@ -9,6 +9,7 @@ import click
 from redis.exceptions import RedisError
 
 from bridge.cli.context import Context, as_json, pass_context
+from bridge.cli.terminal import printable
 from bridge.config.check import check as check_all
 from bridge.config.starter import write_starter
 from bridge.core.errors import Problem
@@ -98,7 +99,7 @@ def doctor(context: Context) -> None:
         findings.append((f"source {name}", f"{source.connector}, {secrets}; its webhook address: {base}/hooks/{name}"))
     findings += [(f"alert {entry.alert.about}", f"PROBLEM: {entry}") for entry in open_alerts(context.ledger)]
     for what, finding in findings:
-        click.secho(f"{what:<24} {finding}", fg="red" if finding.startswith("PROBLEM") else None)
+        click.secho(printable(f"{what:<24} {finding}"), fg="red" if finding.startswith("PROBLEM") else None)
     if any(finding.startswith("PROBLEM") for _, finding in findings):
         raise click.exceptions.Exit(1)
 

@@ -10,6 +10,7 @@ import click
 
 from bridge.cli.context import Context, as_json, as_table, pass_context
 from bridge.cli.listening import NO_PUBLIC_URL, look_at_own_address, public_url, wait_for_call
+from bridge.cli.terminal import printable
 from bridge.core.errors import SourceRefused, SourceUnavailable
 from bridge.core.events import Json
 from bridge.core.source import Subscribing, Subscription
@@ -67,7 +68,7 @@ def list_(context: Context, *, source: str | None, json_output: bool) -> None:
         as_table("Subscriptions", ["source", "id", "url", "active", "kinds", "ours"], rows)
         for entry in found:
             if entry["problem"]:
-                click.secho(f"{entry['source']}: {entry['problem']}", fg="yellow", err=True)
+                click.secho(printable(f"{entry['source']}: {entry['problem']}"), fg="yellow", err=True)
     if any(entry["failed"] for entry in found):
         raise click.exceptions.Exit(1)
 
@@ -128,7 +129,7 @@ def sync(context: Context, *, source: str | None, rotate: bool, wait: timedelta 
     if not json_output:
         for result in results:
             if result["said"]:
-                click.secho(f"{result['source']}: {result['said']}", fg="red" if result["failed"] else None)
+                click.secho(printable(f"{result['source']}: {result['said']}"), fg="red" if result["failed"] else None)
     if wait is not None and not results[0]["failed"]:
         results[0]["heard"] = wait_for_call(context, lines[0], since, wait, quiet=json_output)
     if json_output:
@@ -193,13 +194,14 @@ def remove(context: Context, *, source: str | None, yes: bool, json_output: bool
     found = [(desk, _there(desk)) for desk in desks]
     ours = [f"{desk.source} {entry.id}" for desk, there in found for entry in there if is_at(entry, desk.url)]
     if ours and not yes:
-        click.confirm(f"Remove {', '.join(ours)}? Nothing will be sent here any more.", abort=True, err=True)
+        question = f"Remove {', '.join(ours)}? Nothing will be sent here any more."
+        click.confirm(printable(question), abort=True, err=True)
     results = []
     for desk, there in found:
         try:
             number = remove_ours(context.ledger, desk, there, who=context.user, now=datetime.now(UTC))
         except SourceUnavailable as error:
-            raise click.ClickException(f"{desk.source}: {_words(error)}") from None
+            raise click.ClickException(printable(f"{desk.source}: {_words(error)}")) from None
         results.append({"source": desk.source, "removed": number})
     if json_output:
         as_json(results)
@@ -216,7 +218,7 @@ def _there(desk: Desk) -> list[Subscription]:
     try:
         return listed(desk)
     except SourceUnavailable as error:
-        raise click.ClickException(f"{desk.source}: {_words(error)}") from None
+        raise click.ClickException(printable(f"{desk.source}: {_words(error)}")) from None
 
 
 def _chosen(context: Context, name: str | None) -> list[SourceLine]:

@@ -93,31 +93,39 @@ def parse_document(raw: bytes, *, file: str) -> tuple[Document | None, list[Prob
     # The round-trip scanner would leave marks (U+0007) where it could fold a text again; the safe one leaves none.
     yaml = YAML(typ="safe", pure=True)
     yaml.max_depth = MAX_DEPTH
+    yaml.composer.warn_double_anchors = False  # a name may be used again; the warning would print both lines
     try:
         node = yaml.compose(text)
-    except YAMLError as error:
+    except (YAMLError, ValueError, OverflowError) as error:  # the latter two: an escape beyond Unicode, "\UFFFFFFFF"
         return None, [_not_yaml(error, text, file)]
     reading = _Reading(file=file)
     value = reading.value(node, ()) if node is not None else None
     return Document(file=file, value=value, lines=reading.lines), reading.problems
 
 
-def _not_yaml(error: YAMLError, text: str, file: str) -> Problem:
-    """Why the parser stopped, in words that hold nothing of the file but its punctuation."""
+def _not_yaml(error: Exception, text: str, file: str) -> Problem:
+    """Why the parser stopped, in words that hold nothing of the file but its punctuation: secrets stand there too."""
     if isinstance(error, ReaderError):
         before = text.count("\n", 0, error.position)
         return Problem(file=file, line=before + 1, where="", message="not YAML: a control character")
     mark = (error.problem_mark or error.context_mark) if isinstance(error, MarkedYAMLError) else None
     words = str(error.problem or "") if isinstance(error, MarkedYAMLError) else ""
-    message, hint = next(
-        (known[1:] for known in _WORDS if known[0] in words), (f"not YAML: {words or 'cannot be read'}", _QUOTES)
-    )
+    unknown = words if words and _QUOTES_NOTHING.fullmatch(words) else "cannot be read"
+    message, hint = next((known[1:] for known in _WORDS if known[0] in words), (f"not YAML: {unknown}", _QUOTES))
     return Problem(file=file, line=None if mark is None else mark.line + 1, where="", message=message, hint=hint)
 
 
+_QUOTES_NOTHING: Final = re.compile(r"""(?:[^'"]|'(?:[^\w'"]|<[a-z ]+>)'|"'")*""")
+"""ruamel's words about punctuation and its own kinds of tokens; between quotes there is no letter, no digit."""
 _QUOTES: Final = "texts that hold ': ', ' #' or begin with one of {}[]*&!|>@%` need quotes"
+_TAGGED: Final = ("a tag (!…) has no meaning here", "a text that begins with ! needs quotes")
+_BACKSLASH: Final = "in double quotes a backslash is written twice, in single quotes once"
 _WORDS: Final = (
     ("'\\t'", "not YAML: a tab", "indent with spaces"),
+    ("tag handle", *_TAGGED),
+    ("found unknown escape", "not YAML: \\ and a letter that means nothing", _BACKSLASH),
+    ("expected escape", "not YAML: \\ and too few digits", _BACKSLASH),
+    ("indentation indicators", "not YAML: a text beside | or >", "a text that begins with | or > needs quotes"),
     ("found undefined alias", "an alias without its anchor", "a text that begins with * needs quotes"),
     ("found another document", "a second document", "keep one to a file"),
     ("maximum depth", f"nested deeper than {MAX_DEPTH} levels", ""),
@@ -192,13 +200,13 @@ class _Reading:
         text: str = node.value
         tag = (node.tag or "").removeprefix(_TAG)
         if tag not in {"str", "int", "float", "bool", "null", "timestamp", "value", "merge"}:
-            self._problem(node, steps, "a tag (!…) has no meaning here", "a text that begins with ! needs quotes")
+            self._problem(node, steps, *_TAGGED)
             return None
         return text if node.style or tag == "str" else _plain(text)
 
     def _refuse_tag(self, node: Node, steps: Steps, expected: str) -> None:
         if (node.tag or "") != _TAG + expected:
-            self._problem(node, steps, "a tag (!…) has no meaning here", "a text that begins with ! needs quotes")
+            self._problem(node, steps, *_TAGGED)
 
     def _problem(self, node: Node, steps: Steps, message: str, hint: str = "") -> None:
         line = node.start_mark.line + 1

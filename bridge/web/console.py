@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import resources
-from typing import Any
+from typing import Any, Final
 
 from flask import Blueprint, Response, render_template_string, request
 from sqlalchemy.exc import DBAPIError
@@ -18,6 +19,8 @@ from bridge.ledger.lanes import oldest_unfinished
 from bridge.ledger.reading import list_events, list_messages
 
 _LATEST = 25
+_FORWARDED: Final = ("X-Forwarded-For", "Forwarded", "X-Real-IP", "Via")
+_OWN_NAME: Final = re.compile(r"(?:127\.0\.0\.1|\[::1\]|localhost)(?::[0-9]{1,5})?", re.IGNORECASE)
 
 
 def console(ledger: Callable[[], Ledger], *, only_local: bool) -> Blueprint:
@@ -45,8 +48,12 @@ def console(ledger: Callable[[], Ledger], *, only_local: bool) -> Blueprint:
 
 
 def _local() -> bool:
-    forwarded = request.headers.get("X-Forwarded-For") or request.headers.get("Forwarded")
-    return request.remote_addr in ("127.0.0.1", "::1") and not forwarded
+    """From this machine, and under its own name: a page elsewhere can make a browser here ask under another one."""
+    return (
+        request.remote_addr in ("127.0.0.1", "::1")
+        and _OWN_NAME.fullmatch(request.host) is not None
+        and not any(name in request.headers for name in _FORWARDED)
+    )
 
 
 def _values(ledger: Ledger) -> dict[str, Any]:

@@ -104,7 +104,11 @@ class Site:
                     sources=sources, keep=in_ledger(lambda: ledger, Lanes(sources=sources), Hints(no_redis))
                 ),
                 health=Health(
-                    journal=None, ledger=lambda: ledger, ping_redis=lambda: None, mapping_problems=lambda: []
+                    journal=self.folder / "journal",
+                    accept="ledger",
+                    ledger=lambda: ledger,
+                    ping_redis=lambda: None,
+                    mapping_problems=lambda: [],
                 ),
                 ledger=lambda: ledger,
                 console="off",

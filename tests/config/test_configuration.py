@@ -272,6 +272,23 @@ sources:
     assert exams.budget.calls == (9 if "{calls: 9}" in said and "also" not in said else 5000)
 
 
+@pytest.mark.parametrize("connector", ["edusign", "wise"])
+@pytest.mark.parametrize(("seconds", "problems"), [("31536000", 0), ("31536001", 1), ("1.0e300", 1)])
+def test_copies_are_known_for_a_year_at_most(tmp_path: Path, connector: str, seconds: str, problems: int) -> None:
+    (tmp_path / "bridge.yaml").write_text(f"""version: 1
+sources:
+  lessons:
+    connector: {connector}
+    secrets: ["${{EXAM_SECRET}}"]
+    dedupe_window_seconds: {seconds}
+""")
+    known = registry()
+    reading = read_configuration(tmp_path / "bridge.yaml", sources=known.sources, targets={}, environ=ENVIRON)
+    assert [(found.line, found.where) for found in reading.problems] == [
+        (6, "sources.lessons.dedupe_window_seconds")
+    ] * problems
+
+
 def test_a_secret_that_is_written_out_is_a_warning_and_never_shown(tmp_path: Path) -> None:
     text = GOOD.replace('"${EXAM_SECRET}"', "plainly-written").replace("${CLIENT_SECRET}", "also-plain")
     text += "storage: {redis: 'redis://:plain-too@host:6379/0'}\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -77,6 +78,44 @@ def test_merged_mappings_give_way_to_keys_of_their_own() -> None:
 def test_an_alias_that_holds_itself_is_a_problem() -> None:
     _, problems = parse_document(b"a: &a [*a]\nb: &b {c: *b}\n", file="f.yaml")
     assert [problem.message for problem in problems] == ["an alias that holds itself"] * 2
+
+
+SECRET = "sEcr3tValue"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"token: !{SECRET}!b", f"token: !{SECRET}", f"token: *{SECRET}", f"token: @{SECRET}", f"token: |{SECRET}",
+        f"token: !<{SECRET}", f'token: "\\{SECRET}"', f'token: "\\x{SECRET}"', f"token: {SECRET}: x",
+        f"%TAG !{SECRET}! x\n%TAG !{SECRET}! y\n---\na: 1", f"%TAG {SECRET} x\n---\na: 1", f"token: '{SECRET}",
+        f"token: [{SECRET}", f"token: &{SECRET} &x a",
+    ],
+)  # fmt: skip
+def test_what_is_no_yaml_is_not_quoted(text: str) -> None:
+    _, problems = parse_document(text.encode(), file="f.yaml")
+    [said] = map(str, problems)
+    assert SECRET not in said
+    assert "'s'" not in said  # nor its first letter
+
+
+def test_a_secret_that_looks_like_a_tag_is_told_how_to_be_written() -> None:
+    _, problems = parse_document(f"a: 1\ntoken: !{SECRET}!b\n".encode(), file="f.yaml")
+    assert [str(problem) for problem in problems] == [
+        "f.yaml:2: a tag (!…) has no meaning here (a text that begins with ! needs quotes)"
+    ]
+
+
+def test_an_anchor_whose_name_is_used_again_is_the_later_one_and_no_line_is_printed() -> None:
+    document = parsed(f"a: &k {SECRET}\nb: *k\nc: &k later\nd: *k\n")  # a warning would be an error here
+    assert document.value == {"a": SECRET, "b": SECRET, "c": "later", "d": "later"}
+
+
+@pytest.mark.parametrize("escape", ["UFFFFFFFF", "U00110000"])
+def test_an_escape_beyond_unicode_is_a_problem(escape: str) -> None:
+    document, problems = parse_document(f'a: "\\{escape}"'.encode(), file="f.yaml")
+    assert document is None
+    assert [problem.message for problem in problems] == ["not YAML: cannot be read"]
 
 
 @given(st.text(max_size=60) | st.text(alphabet="ab:-{}[]&*!|>'\"%@#?,\n\t ~<0", max_size=60))

@@ -212,6 +212,20 @@ def test_the_age_of_the_journal_is_a_figure_too(web: Web, tmp_path: Path) -> Non
     assert 0 < value(text, 'bridge_oldest_unfinished_seconds{stage="journal"}') < 60
 
 
+def test_what_is_left_in_a_journal_that_is_not_written_any_more_is_told(web: Web, client: Client) -> None:
+    in_ledger, writer = web.keep, JournalWriter(web.folder / "journal")
+    web.keep = in_journal(writer)
+    client.post("wiseflow", genuine("wiseflow"))
+    writer.close()
+    web.keep = in_ledger
+    time.sleep(0.05)
+    reply = client.ask("GET", "/readyz")
+    assert (reply.status, reply.json["status"]) == (200, "degraded")
+    assert "campusbridge shipper" in reply.json["checks"]["journal"]
+    text = client.ask("GET", "/metrics").body.decode()
+    assert 0 < value(text, 'bridge_oldest_unfinished_seconds{stage="journal"}') < 60
+
+
 # --- the schema -------------------------------------------------------------------------------------------------------
 
 
@@ -253,9 +267,27 @@ def test_what_strangers_send_is_text_on_the_page(web: Web, client: Client) -> No
     assert page.count("&lt;script&gt;") == 2
 
 
-@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded"])
-def test_nobody_behind_a_proxy_sees_the_page(client: Client, header: str) -> None:
-    assert client.ask("GET", "/", {header: "for=203.0.113.7"}).status == 404
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"])
+@pytest.mark.parametrize("value", ["for=203.0.113.7", ""])
+def test_nobody_behind_a_proxy_sees_the_page(client: Client, header: str, value: str) -> None:
+    assert client.ask("GET", "/", {header: value}).status == 404
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost:8080", "LocalHost", "[::1]", "[::1]:8080"])
+def test_the_page_is_shown_under_the_names_of_this_machine(client: Client, host: str) -> None:
+    assert client.ask("GET", "/", {"Host": host}).status == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "rebound.example:8080", "127.0.0.1.rebound.example", "localhost.rebound.example", "user@localhost", "[::1",
+        "::1", "localhost:", "localhost:x", "localhost:\u0661", "a b", "\xff", "",
+    ],
+)  # fmt: skip
+def test_a_page_elsewhere_that_points_its_name_here_reads_nothing(web: Web, host: str) -> None:
+    local = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": host.encode().decode("latin-1")}
+    assert web.app().test_client().get("/", environ_overrides=local).status_code == 404
 
 
 def test_nobody_from_elsewhere_sees_the_page(web: Web) -> None:
