@@ -126,7 +126,7 @@ def _pick(entry: object, steps: list[str]) -> Any:
         if value is None:
             return None
         if not isinstance(value, Mapping) or step not in value:
-            raise Fault(f"there is no {'.'.join(steps)} in an entry of the list")
+            raise Fault("there is nothing by the name of the attribute in an entry of the list")
         value = value[step]
     return value
 

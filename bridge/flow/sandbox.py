@@ -78,9 +78,15 @@ class Sandbox(ImmutableSandboxedEnvironment):
         raise Fault(_not_set(obj) or f"{kind_of(obj)} has no key {attribute}")
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """`obj[argument]`: as above for a key; null for a place beyond the end of a list or text."""
+        """`obj[argument]`: as above for a key; null for a place beyond the end of a list or text.
+
+        A key that was worked out may be somebody's name: no error shows it.
+        """
         if isinstance(argument, str) and not isinstance(obj, str | list | tuple | range):
-            return self.getattr(obj, argument)
+            try:
+                return self.getattr(obj, argument)
+            except Fault:
+                raise Fault(_not_set(obj) or "there is no such key") from None
         if obj is None:
             return None
         if isinstance(obj, str | list | tuple | range) and isinstance(argument, int):
