@@ -237,9 +237,10 @@ def test_a_condition_takes_no_braces() -> None:
         ("{{ {'email': 1}.emial }}", "there is no key emial (did you mean email?)"),
         ("{{ event.data.person.email.lower().x }}", "text has no key x"),
         ("{{ {'email': 1}[event.data.person.email] }}", "there is no such key"),
+        ("{{ 5[event.data.person.email] }}", "there is no such key"),
         (
             "{{ [{'a': 1}] | map(attribute=event.data.person.email) | list }}",
-            "by the name of the attribute in an entry",
+            "name of the attribute",
         ),
         ("see {{ event.data.person }}", "an object cannot be put into text"),
         ("{% if false %}{% set x = 1 %}{% endif %}{{ x }}", "a name that has no value here"),
